@@ -396,7 +396,6 @@ def test_rescoring_sees_rows_of_the_detections_and_decides_the_ranking(case):
 
 
 def test_matched_query_feature_counts_the_last_pixel():
-    scenes = [Scene(f"s{i}", Path(f"s{i}"), 90, 90, [[0, 0, 10, 10]], [0]) for i in range(2)]
     inside, shifted = [0, 0, 3, 10], [5.3, 0, 15.3, 10]  # overlap 0.300 and 0.307; with the last pixel 0.364 and 0.350
     found = Detections(("s0", "s1"), [0, 2, 3], [shifted, inside, [0, 0, 10, 10]], [1, 1, 1], [[1, 0], [0, 1], [1, 1]])
     protocol = Protocol("p", [Query(0, [0, 0, 10, 10], 0, [1], [[0, 0, 10, 10]])])
