@@ -529,3 +529,78 @@ needs_protocol = pytest.mark.skipif(
     not (Path(os.environ.get("PS_NB_TEST_DATA", "/nowhere")) / "cuhk-sysu" / "TestG100.mat").is_file(),
     reason="PS_NB_TEST_DATA with cuhk-sysu/TestG100.mat is not here",
 )
+
+
+@pytest.fixture(scope="module")
+def official():
+    "The official queries and galleries, with their true boxes as detections and one random direction per person as feature."
+    from ps_nb.datasets import read_cuhk_protocol
+
+    search_set = read_cuhk_protocol(Path(os.environ["PS_NB_TEST_DATA"]) / "cuhk-sysu" / "TestG100.mat")
+    scenes, protocol = search_set.gallery, search_set.protocol("TestG100")
+    persons = np.concatenate([scene.ids for scene in scenes])
+    directions = np.random.default_rng(0).standard_normal((persons.max() + 2, 64))
+    found = Detections(tuple(scene.name for scene in scenes), np.cumsum([0, *map(len, scenes)]),
+                       np.concatenate([scene.boxes for scene in scenes]), np.ones(len(persons)), directions[persons])
+    return scenes, protocol, found, directions[[query.person for query in protocol.queries]]
+
+
+FAULTY = {1250: 1 / 2, 1633: 2 / 3, 1997: 7 / 8, 2561: 2 / 3}  # queries with a scene listed twice: recall where it counts once
+
+
+@needs_protocol
+def test_official_protocol_with_perfect_features(official):
+    scenes, protocol, found, features = official
+    scores = score_search(found, features, scenes, protocol)
+    assert scores.truths.sum() == 5447 and len(protocol) == 2900
+    # A scene listed twice with two boxes: each is a wrong answer to the other's truth. Query 493 meets its own box, which
+    # the file does not call true, and a tie is decided against the match.
+    assert set(np.flatnonzero(scores.average_precision < 1 - 1e-9)) == {493, 1633, 1997, 2561}
+    assert [number for number, ranks in enumerate(scores.ranks) if ranks[0] > 1] == [493]
+    assert scores.summary()["recall"] == 1
+    assert evaluate_detection(found, scenes)["ap"] == 1
+
+
+@needs_protocol
+def test_official_protocol_counting_detections_once(official):
+    scenes, protocol, found, features = official
+    once = score_search(found, features, scenes, protocol, PRESETS["seqnet"])
+    recall = np.array([len(ranks) for ranks in once.ranks]) / once.truths
+    assert {int(number): recall[number] for number in np.flatnonzero(recall < 1)} == pytest.approx(FAULTY)
+
+
+@needs_protocol
+def test_official_protocol_lists_two_queries_in_their_own_gallery(official):
+    scenes, protocol, found, features = official
+    kept, left = (score_search(found, features, scenes, protocol, EvaluationSettings(exclude_query_scene=exclude))
+                  for exclude in (False, True))
+    assert np.flatnonzero(kept.truths != left.truths).tolist() == [493, 2132]
+
+
+@needs_protocol
+def test_official_protocol_full_set_searches_every_other_scene(official):
+    scenes, protocol, found, features = official
+    few = Protocol("few", protocol.queries[:5])
+    space = search_space(found, features[:5], scenes, few)
+    for number, query in enumerate(few.queries):
+        candidates = find_candidates(space, number, query, EvaluationSettings(remainder=True))
+        assert len(candidates.detection) == len(found) - len(scenes[query.scene])
+        assert len(np.unique(candidates.detection)) == len(candidates.detection)
+
+
+@needs_protocol
+@pytest.mark.parametrize("name", ["standard", "e2e", "seqnet", "alignps", "cucps_regular"])
+def test_official_protocol_agrees_with_the_slow_version(official, name):
+    scenes, protocol, found, features = official
+    generator = np.random.default_rng(1)
+    moved = replace(found, boxes=found.boxes + generator.normal(0, 6, found.boxes.shape),
+                    scores=generator.uniform(0.1, 1, len(found)),
+                    features=(found.features + generator.normal(0, 2, found.features.shape))[:, :8])
+    numbers = [*range(0, 2900, 300), *FAULTY, 493, 2132]
+    some = Protocol("some", [protocol.queries[number] for number in numbers])
+    scores = score_search(moved, features[numbers, :8], scenes, some, PRESETS[name])
+    for number, query in enumerate(some.queries):
+        feature = features[numbers[number], :8].astype(np.float32)
+        precision, ranks, truths = slow_query(number, query, feature, moved, scenes, PRESETS[name])
+        assert scores.ranks[number].tolist() == ranks and scores.truths[number] == truths
+        assert abs(scores.average_precision[number] - precision) < 1e-9
