@@ -10,17 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps_nb.baselines import (
+    Codebook,
+    bag_of_words,
     colour_histogram,
     describe_boxes,
     features_of_boxes,
     features_of_detections,
     features_of_queries,
+    learn_codebook,
+    patch_colours,
     standard_crops,
 )
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.scenes import Protocol, Query, Scene
 
-DESCRIPTIONS = {"colour_histogram": colour_histogram}
+WORDS = np.abs(numpy_generator(0, "words").normal(size=(60, 11))).astype(np.float32)
+WORDS /= np.linalg.norm(WORDS, axis=1, keepdims=True)
+CODEBOOK = Codebook(WORDS, np.linspace(0, 2, 60, dtype=np.float32))
+DESCRIPTIONS = {"colour_histogram": colour_histogram, "bag_of_words": partial(bag_of_words, codebook=CODEBOOK)}
 
 
 @pytest.fixture(params=DESCRIPTIONS)
@@ -146,6 +153,37 @@ def test_a_description_that_gives_nonsense_is_refused(tmp_path):
     for nonsense in (lambda image, boxes: np.full((len(boxes), 3), np.nan), lambda image, boxes: np.ones((7, 3))):
         with pytest.raises(UserError, match="0.png"):
             features_of_boxes(make_scenes(tmp_path), nonsense)
+
+
+def test_codebook_of_few_colours_is_smaller(tmp_path):
+    cv2.imwrite(str(tmp_path / "plain.png"), np.full((60, 80, 3), 90, np.uint8))
+    scenes = [Scene("plain.png", tmp_path / "plain.png", 80, 60, [[2, 2, 30, 50], [40, 2, 70, 50]], [0, 1])]
+    codebook = learn_codebook(scenes)
+    assert codebook.words.shape == (1, 11) and codebook.weights.tolist() == [0]
+    features = bag_of_words(np.full((60, 80, 3), 90, np.uint8), scenes[0].boxes, codebook)
+    assert np.allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)  # nothing tells, but nothing breaks
+
+
+def test_codebook_depends_on_the_seed_and_the_sample_alone(tmp_path):
+    scenes = make_scenes(tmp_path)
+    first, second = learn_codebook(scenes, words=8, seed=0), learn_codebook(scenes, words=8, seed=1)
+    assert not np.array_equal(first.words, second.words)
+    assert np.array_equal(first.words, learn_codebook(scenes, words=8, seed=0, workers=1).words)
+    few = learn_codebook(scenes, words=8, people=1)
+    assert few.words.shape == (8, 11) and few.weights.max() <= np.log(17)  # 16 stripes of one person
+
+
+def test_codebook_without_people_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no boxes"):
+        learn_codebook(make_scenes(tmp_path, (0, 0)))
+
+
+def test_patch_colours_of_a_plain_patch_are_its_pixels_names():
+    image = np.zeros((128, 64, 3), np.uint8)
+    image[:4, :4] = (200, 30, 40)
+    patches = patch_colours(image, [[0, 0, 64, 128]])[0]
+    assert patches[0, 0].argmax() == 8 and patches[0, 1].argmax() == 0  # red, black
+    assert np.allclose(np.linalg.norm(patches, axis=2), 1, atol=1e-5)
 
 
 def video_people(every=6):
