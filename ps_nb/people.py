@@ -6,8 +6,10 @@
 __all__ = ['CLOTHES', 'SKIN', 'HAIR', 'DETAILS', 'FIGURE_WIDTH', 'Person', 'Pose', 'pick', 'clothing', 'random_person',
            'look_alike', 'person', 'Body', 'add_legs', 'add_arms', 'add_head', 'add_trunk', 'add_bag', 'draw_person']
 
-# %% ../nbs/14_people.ipynb #e7ec6f70
+# %% ../nbs/14_people.ipynb #e6d49f23
+from bisect import bisect
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -53,7 +55,7 @@ class Pose:
     stride: float = 1.0  # length of the steps, 0 stands still
     arm: str = "swing"  # swing, or phone: one forearm raised
 
-# %% ../nbs/14_people.ipynb #ddb54356
+# %% ../nbs/14_people.ipynb #dbfad97a
 CLOTHES = dict(  # weights of the colours of outer clothes
     black=16, charcoal=10, grey=9, silver=4, white=10, navy=11, denim=6, blue=6, sky=3, teal=2, green=3, olive=4, khaki=4,
     beige=5, brown=5, rust=2, orange=1.5, yellow=2, red=5, maroon=3, pink=3, purple=2,
@@ -64,12 +66,8 @@ HAIR = ((24, 20, 20), (40, 30, 26), (66, 46, 32), (110, 76, 46), (168, 132, 80),
 
 def pick(generator: np.random.Generator, weights: dict[str, float]) -> str:
     "One key of `weights`, drawn with its weight."
-    left = generator.random() * sum(weights.values())
-    for name, weight in weights.items():
-        left -= weight
-        if left < 0:
-            break
-    return name
+    edges = list(accumulate(weights.values()))
+    return list(weights)[min(bisect(edges, generator.random() * edges[-1]), len(edges) - 1)]
 
 
 def clothing(generator: np.random.Generator, plain: float) -> Fabric:

@@ -123,7 +123,7 @@ def poster(generator: np.random.Generator, height: int) -> np.ndarray:
     composite(sheet, figure, (sheet.shape[1] - figure.shape[1]) // 2, int(0.12 * height))
     return np.dstack([sheet, np.full(sheet.shape[:2], 255, np.uint8)])
 
-# %% ../nbs/15_places.ipynb #473be8ec
+# %% ../nbs/15_places.ipynb #a389336a
 def draw_shop(layer: np.ndarray, left: float, right: float, base: float, tall: float, generator: np.random.Generator) -> None:
     "A shop window with its awning between two x, standing on `base`, `tall` high; lengths in heights of the layer."
     size = layer.shape[0]
@@ -143,7 +143,8 @@ def draw_shop(layer: np.ndarray, left: float, right: float, base: float, tall: f
         x += tall * generator.uniform(0.3, 0.6)
     awning = Fabric(muted(COLOURS[pick(generator, dict(red=3, green=2, navy=2, white=1, orange=1))], generator), (232, 230, 224),
                     "stripes" if generator.random() < 0.5 else "plain", 0.3 * tall)
-    outline = np.array([[left, top], [right, top], [right + 0.04 * tall, top + 0.25 * tall], [left - 0.04 * tall, top + 0.25 * tall]])
+    lower = top + 0.25 * tall
+    outline = np.array([[left, top], [right, top], [right + 0.04 * tall, lower], [left - 0.04 * tall, lower]])
     paint(layer, outline * size, awning, size)
 
 # %% ../nbs/15_places.ipynb #a179b42f
@@ -280,7 +281,7 @@ def pick_stone(generator: np.random.Generator) -> tuple[int, int, int]:
     "The colour of a statue."
     return ((168, 164, 156), (120, 140, 122), (140, 112, 84))[int(generator.integers(3))]
 
-# %% ../nbs/15_places.ipynb #2fb4260d
+# %% ../nbs/15_places.ipynb #b0b3b64b
 def paint_car(layer: np.ndarray, generator: np.random.Generator) -> None:
     "A car seen from the side."
     height, width = layer.shape[:2]
@@ -289,7 +290,8 @@ def paint_car(layer: np.ndarray, generator: np.random.Generator) -> None:
     hull = np.array([[0.01, 0.55], [0.1, 0.45], [0.26, 0.42], [0.38, 0.08], [0.72, 0.06], [0.86, 0.42], [0.98, 0.5], [0.99, 0.82],
                      [0.01, 0.82]])
     paint(layer, hull * scale, Fabric(body), height)
-    for glass in ([[0.31, 0.42], [0.4, 0.14], [0.54, 0.13], [0.54, 0.42]], [[0.57, 0.42], [0.57, 0.13], [0.7, 0.13], [0.8, 0.42]]):
+    for glass in ([[0.31, 0.42], [0.4, 0.14], [0.54, 0.13], [0.54, 0.42]],
+                  [[0.57, 0.42], [0.57, 0.13], [0.7, 0.13], [0.8, 0.42]]):
         paint(layer, np.array(glass) * scale, Fabric((64, 74, 84)), height)
     block(layer, 0.02 * width / height, 0.66, 0.98 * width / height, 0.7, shaded(body, 0.75))
     for x in (0.22, 0.78):
@@ -322,7 +324,7 @@ def paint_rack(layer: np.ndarray, generator: np.random.Generator) -> None:
         target = layer[top : top + coat.shape[0], max(0, left) : max(0, left) + shown.shape[1]]
         target[:] = np.where(shown[:, :, 3:] > 127, shown, target)
 
-# %% ../nbs/15_places.ipynb #da691d00
+# %% ../nbs/15_places.ipynb #f30ef5e6
 def paint_plant(layer: np.ndarray, generator: np.random.Generator, kind: str) -> None:
     "A tree or a hedge."
     height, width = layer.shape[:2]
@@ -357,7 +359,8 @@ def paint_post(layer: np.ndarray, generator: np.random.Generator, kind: str) -> 
     elif kind == "sign":
         block(layer, 0.45 * wide, 0.3, 0.55 * wide, 1.0, (96, 98, 102))
         block(layer, 0.0, 0.0, wide, 0.42, muted(COLOURS[pick(generator, dict(blue=3, green=2, red=1))], generator))
-        for x, y, a, b in ((0.5, 0.09, 0.028, 0.032), (0.5, 0.21, 0.035, 0.08), (0.46, 0.33, 0.014, 0.06), (0.54, 0.33, 0.014, 0.06)):
+        pictogram = ((0.5, 0.09, 0.028, 0.032), (0.5, 0.21, 0.035, 0.08), (0.46, 0.33, 0.014, 0.06), (0.54, 0.33, 0.014, 0.06))
+        for x, y, a, b in pictogram:
             paint(layer, ellipse(x * width, y * height, a * height, b * height), Fabric((236, 236, 236)), height)
     else:
         picture = poster(generator, int(0.86 * height))

@@ -8,15 +8,14 @@ __all__ = ['HEIGHT_SHARES', 'CUHK_APPEARANCES', 'CUHK_WORLD', 'CUHK_SIZES', 'Wor
            'place_party', 'plan_hand_held', 'DrawnScene', 'wide_backdrop', 'stand_things', 'draw_figures', 'draw_scene',
            'view_of', 'hide', 'outline_box', 'widened', 'camera_exposure']
 
-# %% ../nbs/17_worlds.ipynb #3ec3982b
+# %% ../nbs/17_worlds.ipynb #53bba1cb
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
-from .core import UserError, numpy_generator
-from .people import FIGURE_WIDTH, Pose, draw_person, person, pick
+from .core import numpy_generator
+from .people import Pose, draw_person, person, pick
 from .places import THINGS, Place, draw_backdrop, draw_shadow, draw_thing, random_place
 from .rendering import Exposure, composite, expose, random_exposure
 
@@ -47,8 +46,8 @@ class World:
 
 HEIGHT_SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
-# %% ../nbs/17_worlds.ipynb #b13297f0
-CUHK_APPEARANCES = (0, 0, 1501, 804, 341, 135, 48, 28, 16, 9, 9, 2, 4, 1, 2)  # ids by pictures: TestG100's positives + 1, published
+# %% ../nbs/17_worlds.ipynb #950f768a
+CUHK_APPEARANCES = (0, 0, 1501, 804, 341, 135, 48, 28, 16, 9, 9, 2, 4, 1, 2)  # published: ids by pictures
 
 CUHK_WORLD = World(
     people_train=55272 / 11206, people_gallery=40871 / 6978, spread=2.5, group_sizes=(0.80, 0.155, 0.035, 0.01), attendance=0.88,
@@ -318,7 +317,7 @@ def draw_scene(plan: ScenePlan, world: World, seed: int, exposure: Exposure | No
         exposure = camera_exposure(plan, world, seed)
     return DrawnScene(expose(image, exposure, generator), boxes, hidden.round(4))
 
-# %% ../nbs/17_worlds.ipynb #58a9ccfd
+# %% ../nbs/17_worlds.ipynb #0a72737c
 def view_of(plan: ScenePlan, seed: int, generator: np.random.Generator) -> np.ndarray:
     "The empty place as this picture sees it: a fixed camera sees the same every time, another one a piece of the place."
     if plan.camera is not None:
@@ -334,7 +333,8 @@ def hide(seen: tuple[slice, slice, np.ndarray], rows: slice, columns: slice, cov
     left, right = max(seen[1].start, columns.start), min(seen[1].stop, columns.stop)
     if top < bottom and left < right:
         part = seen[2][top - seen[0].start : bottom - seen[0].start, left - seen[1].start : right - seen[1].start]
-        part *= 1 - coverage[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start] / np.float32(255)
+        cover = coverage[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
+        part *= 1 - cover / np.float32(255)
 
 
 def outline_box(layer: np.ndarray, left: int, top: int) -> tuple[int, int, int, int]:
