@@ -117,6 +117,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'ps_nb.evaluation.meet_people': ('evaluation.html#meet_people', 'ps_nb/evaluation.py'),
                                   'ps_nb.evaluation.most_similar_matches': ('evaluation.html#most_similar_matches', 'ps_nb/evaluation.py'),
                                   'ps_nb.evaluation.name_detections': ('evaluation.html#name_detections', 'ps_nb/evaluation.py'),
+                                  'ps_nb.evaluation.random_search': ('evaluation.html#random_search', 'ps_nb/evaluation.py'),
                                   'ps_nb.evaluation.score_search': ('evaluation.html#score_search', 'ps_nb/evaluation.py'),
                                   'ps_nb.evaluation.search_gallery': ('evaluation.html#search_gallery', 'ps_nb/evaluation.py'),
                                   'ps_nb.evaluation.search_space': ('evaluation.html#search_space', 'ps_nb/evaluation.py'),

@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'PRESET_ORIGINS', 'JUNK', 'NOBODY', 'EvaluationSettings', 
            'evaluate_detection', 'search_gallery', 'with_gallery_size', 'unit_length', 'as_inner_product',
            'matched_query_features', 'check_query_features', 'name_detections', 'SearchSpace', 'search_space',
            'most_similar_matches', 'Candidates', 'find_candidates', 'matched_anywhere', 'match_ranks', 'in_order',
-           'SearchScores', 'score_search', 'evaluate_search', 'evaluate']
+           'SearchScores', 'score_search', 'evaluate_search', 'evaluate', 'random_search']
 
 # %% ../nbs/60_evaluation.ipynb #fea63f23
 from collections.abc import Callable
@@ -478,3 +478,36 @@ def evaluate(
         data=search_set.name,
         protocol=protocol,
     )
+
+# %% ../nbs/60_evaluation.ipynb #6d7467f7
+def random_search(
+    scenes: int,  # of the gallery
+    queries: int,
+    gallery_size: int,  # scenes each query looks in
+    people_per_scene: float,  # mean of a Poisson distribution, at least one
+    dimension: int,  # of the features
+    seed: int,
+) -> tuple[SearchSet, Detections]:
+    "A search set with the one protocol `random`, and detections of its gallery with query features."
+    if not 2 <= gallery_size < scenes:
+        raise UserError(f"gallery size {gallery_size} does not fit into {scenes} scenes: give 2 to {scenes - 1}")
+    generator = numpy_generator(seed, "random search")
+    offsets = np.cumsum([0, *np.maximum(generator.poisson(people_per_scene, scenes), 1)])
+    people = int(offsets[-1])
+    shown = np.stack([generator.permutation(scenes)[:3] for _ in range(queries)])  # the query's own scene and two others
+    places = offsets[shown] + generator.integers(0, np.diff(offsets)[shown])
+    corners = generator.uniform(0, 400, (people, 2))
+    heights = generator.uniform(40, 400, (people, 1))
+    boxes = np.hstack([corners, corners + heights * [0.4, 1]]).astype(np.float32)
+    features = generator.standard_normal((people, dimension), np.float32)
+    features[places[:, 1:]] = features[places[:, :1]] + generator.standard_normal((queries, 2, dimension), np.float32) / 2
+    protocol = []
+    for number, (own, *positives) in enumerate(shown):
+        distractors = generator.permutation(np.setdiff1d(np.arange(scenes), shown[number]))[: gallery_size - 2]
+        protocol.append(Query(own, boxes[places[number, 0]], number, positives, boxes[places[number, 1:]], distractors))
+    names = [f"random{number:06d}.jpg" for number in range(scenes)]
+    gallery = [Scene(name, Path(name), 1000, 1000, boxes[start:end], np.full(end - start, -1))
+               for name, start, end in zip(names, offsets, offsets[1:])]
+    detections = Detections(tuple(names), offsets, boxes + generator.normal(0, 2, boxes.shape),
+                            generator.uniform(0.4, 1, people), features, features[places[:, 0]])
+    return SearchSet("random", [], gallery, {"random": Protocol("random", protocol)}), detections
