@@ -25,7 +25,6 @@ setup(
     license=settings["license"],
     keywords=settings["keywords"].split(),
     packages=find_packages(include=[settings["lib_path"]]),
-    package_data={settings["lib_path"]: ["published/*.json"]},
     python_requires=f">={settings['min_python']}",
     install_requires=lines("requirements"),
     extras_require={
