@@ -22,12 +22,14 @@ from ps_nb.baselines import (
     standard_crops,
 )
 from ps_nb.core import UserError, numpy_generator
+from ps_nb.descriptors import dense_sift, lomo, retinex, sift_patches, strip_maxima, ternary_patterns
 from ps_nb.scenes import Protocol, Query, Scene
 
 WORDS = np.abs(numpy_generator(0, "words").normal(size=(60, 11))).astype(np.float32)
 WORDS /= np.linalg.norm(WORDS, axis=1, keepdims=True)
 CODEBOOK = Codebook(WORDS, np.linspace(0, 2, 60, dtype=np.float32))
-DESCRIPTIONS = {"colour_histogram": colour_histogram, "bag_of_words": partial(bag_of_words, codebook=CODEBOOK)}
+DESCRIPTIONS = {"colour_histogram": colour_histogram, "bag_of_words": partial(bag_of_words, codebook=CODEBOOK),
+                "dense_sift": dense_sift, "lomo": lomo, "lomo without retinex": partial(lomo, correct_light=False)}
 
 
 @pytest.fixture(params=DESCRIPTIONS)
@@ -184,6 +186,26 @@ def test_patch_colours_of_a_plain_patch_are_its_pixels_names():
     patches = patch_colours(image, [[0, 0, 64, 128]])[0]
     assert patches[0, 0].argmax() == 8 and patches[0, 1].argmax() == 0  # red, black
     assert np.allclose(np.linalg.norm(patches, axis=2), 1, atol=1e-5)
+
+
+def test_sift_of_a_plain_patch_is_zero_and_finite():
+    assert (sift_patches(np.full((64, 64), 80, np.uint8), np.array([[0, 0], [32, 32]]), 32) == 0).all()
+
+
+@pytest.mark.parametrize("level", [0, 1, 255])
+def test_retinex_of_a_plain_crop_is_plain(level):
+    assert len(np.unique(retinex(np.full((2, 12, 8, 3), level, np.uint8)))) == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(10, 30), st.integers(10, 30), st.integers(1, 5), st.integers(0, 99))
+def test_patterns_and_maxima_keep_their_bounds(height, width, radius, seed):
+    grey = numpy_generator(seed, "grey").integers(0, 256, (2, height, width))
+    codes = ternary_patterns(grey, radius)
+    assert codes.min() >= 0 and codes.max() <= 80
+    maxima = strip_maxima(codes, 81)
+    assert maxima.shape == (2, (height // 5 - 1) * 81) and maxima.max() <= 100
+    assert (maxima.reshape(2, -1, 81).sum(axis=2) >= 100).all()  # at least what one window holds
 
 
 def video_people(every=6):
