@@ -191,6 +191,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ps_nb.memory.occurrence': ('memory.html#occurrence', 'ps_nb/memory.py')},
             'ps_nb.metrics': { 'ps_nb.metrics.average_precision': ('metrics.html#average_precision', 'ps_nb/metrics.py'),
                                'ps_nb.metrics.box_overlap': ('metrics.html#box_overlap', 'ps_nb/metrics.py'),
+                               'ps_nb.metrics.cost': ('metrics.html#cost', 'ps_nb/metrics.py'),
                                'ps_nb.metrics.expand': ('metrics.html#expand', 'ps_nb/metrics.py'),
                                'ps_nb.metrics.first_best': ('metrics.html#first_best', 'ps_nb/metrics.py'),
                                'ps_nb.metrics.match_threshold': ('metrics.html#match_threshold', 'ps_nb/metrics.py'),
