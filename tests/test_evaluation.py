@@ -21,6 +21,7 @@ from ps_nb.evaluation import (
     in_order,
     match_ranks,
     matched_query_features,
+    random_search,
     score_search,
     search_space,
     with_gallery_size,
@@ -468,6 +469,16 @@ def test_gallery_size_is_a_switch(case):
     cut = with_gallery_size(listed, size, len(scenes))
     assert evaluate_search(detections, features, scenes, listed, EvaluationSettings(gallery_size=size)) == evaluate_search(
         detections, features, scenes, cut)
+
+
+def test_random_search_has_the_sizes_asked_for():
+    search_set, found = random_search(30, 7, 12, 2.5, 16, seed=3)
+    protocol = search_set.protocol("random")
+    assert len(protocol) == len(found.query_features) == 7 and found.features.shape[1] == 16
+    assert all(len(np.unique(query.gallery(30))) == 12 and query.scene not in query.gallery(30) for query in protocol.queries)
+    assert search_set.fingerprint() == random_search(30, 7, 12, 2.5, 16, seed=3)[0].fingerprint()
+    with pytest.raises(UserError, match="gallery size 30"):
+        random_search(30, 7, 30, 2.5, 16, seed=3)
 
 
 # Input a user can get wrong.
