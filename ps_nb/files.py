@@ -18,10 +18,10 @@ from scipy.io import loadmat, savemat
 
 from .core import UserError, atomic_path, progress
 
-# %% ../nbs/01_files.ipynb #21904e22
+# %% ../nbs/01_files.ipynb #d4dea4e7
 def natural_key(name: str) -> tuple:
     "Sort key that reads the digits in `name` as numbers: s2.jpg before s10.jpg."
-    return (*[int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))], name)
+    return tuple(int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", name))), name
 
 # %% ../nbs/01_files.ipynb #4e8358b8
 def need_files(root: Path, files: list[str], data_set: str, advice: str) -> None:
@@ -84,14 +84,15 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # scipy raises many kinds, by where the file ends
         raise UserError(f"{path} is not a readable MATLAB file ({error}): copy it again") from None
 
-# %% ../nbs/01_files.ipynb #716395bd
+# %% ../nbs/01_files.ipynb #d62077d7
 @contextlib.contextmanager
 def expected_layout(path: Path, kind: str):
     "Turn the errors of taking a file apart into one `UserError` that says what kind of file `path` was taken for."
     try:
         yield
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not {kind}: {type(error).__name__} {error} while reading; give the official file") from error
+        reason = f"{type(error).__name__} {error}"
+        raise UserError(f"{path} is not {kind}: {reason} while reading; correct it or give the official file") from error
 
 # %% ../nbs/01_files.ipynb #15e6f211
 def mat_records(value: np.ndarray) -> list[np.void]:
