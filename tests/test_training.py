@@ -1,0 +1,81 @@
+"""Training: killed and resumed, shared by two processes, stopped by a bad loss."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ps_nb.core import UserError
+from ps_nb.loading import Augmentation, InputSize
+from ps_nb.training import CheckpointKeeper, Schedule, check_finite, train
+
+PROGRAM = Path(__file__).parent / "tiny_training.py"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}
+
+
+def start(folder, *arguments, launcher=()):
+    command = [sys.executable, *launcher, str(PROGRAM), str(folder), *arguments]
+    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = start(folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(folder / "result.pt")
+
+
+def same(one, other, tolerance=0.0):
+    for part in ("searcher", "objective"):
+        for name, value in one[part].items():
+            torch.testing.assert_close(value, other[part][name], rtol=tolerance, atol=tolerance, msg=f"{part} {name}")
+
+
+def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
+    for moment in (("kill-at-step", "2"), ("kill-in-save", "2"), ("kill-at-step", "2")):
+        assert start(tmp_path, *moment).returncode == -signal.SIGKILL
+        assert not (tmp_path / "result.pt").exists()
+    done = start(tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    resumed = torch.load(tmp_path / "result.pt")
+    same(uninterrupted, resumed)
+    assert resumed["log"] == uninterrupted["log"]
+
+
+def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
+    done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()))
+    assert done.returncode == 0, done.stderr[-2000:]
+    shared = torch.load(tmp_path / "result.pt")
+    assert uninterrupted["objective"]["memory.table"].norm(dim=1).gt(0.99).sum() >= 4
+    same(uninterrupted, shared, tolerance=2e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run():
+    with pytest.raises(UserError, match="the loss matching became nan in epoch 3"):
+        check_finite({"matching": torch.tensor(float("nan"))}, "in epoch 3, batch 1")
+    check_finite({"matching": torch.tensor(1.0)}, "nowhere")
+
+
+def test_nobody_to_train_on(tmp_path):
+    with pytest.raises(UserError, match="nobody to train on"):
+        train(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), [], Augmentation((InputSize(9, 9),)), Schedule(), tmp_path)
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
+    path, layer = tmp_path / "checkpoint.pt", torch.nn.Linear(1, 1)
+    CheckpointKeeper(path, Schedule(epochs=3), searcher=layer).save({"epoch": 1})
+    assert CheckpointKeeper(path, Schedule(epochs=3), searcher=layer).restore() == {"epoch": 1}
+    with pytest.raises(UserError, match="another schedule"):
+        CheckpointKeeper(path, Schedule(epochs=4), searcher=layer).restore()

@@ -1,0 +1,75 @@
+"""A training run of seconds, as a program: tests start it, kill it, and start it on two processes.
+
+usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N]
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ps_nb import training
+from ps_nb.core import seed_everything
+from ps_nb.detector import DetectorSettings, PersonSearcher
+from ps_nb.loading import Augmentation, InputSize
+from ps_nb.objectives import IdentityObjective
+from ps_nb.scenes import Scene
+
+SETTINGS = DetectorSettings(backbone="resnet18", anchor_sizes=(38.0,), anchor_ratios=(2.5,), train_candidates=48,
+                            train_proposals=16, region_samples=8, region_size=(4, 2), anchor_samples=16, feature_size=16)
+
+
+def write_scenes(folder):
+    draw = np.random.default_rng(0)
+    scenes = []
+    for i in range(8):
+        picture = draw.integers(0, 60, (96, 128, 3), dtype=np.uint8)
+        people = [(8 + 4 * i, i % 3), (70, 3 + i % 2)][: 1 + i % 2]
+        for x, person in people:
+            picture[20:80, x : x + 24] = (60 * person, 250 - 60 * person, 120)
+        path = folder / f"s{i}.png"
+        if not path.exists():
+            Image.fromarray(picture).save(path)
+        ids = [-1 if i == 5 else person for _, person in people]
+        scenes.append(Scene(path.name, path, 128, 96, [[x, 20, x + 24, 80] for x, _ in people], ids))
+    return scenes
+
+
+def main(folder, moment=None, number=None):
+    torch.set_num_threads(1)
+    first = int(os.environ.get("RANK", "0")) == 0
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = write_scenes(folder)
+    training.SAVE_EVERY = 0.0
+    count = 0
+
+    def die_at(function):
+        def counted(*arguments, **options):
+            nonlocal count
+            count += 1
+            if count == int(number):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+        return counted
+
+    if moment == "kill-at-step":
+        torch.optim.SGD.step = die_at(torch.optim.SGD.step)
+    elif moment == "kill-in-save":
+        os.replace = die_at(os.replace)
+    seed_everything(0)
+    searcher = PersonSearcher(SETTINGS)
+    objective = IdentityObjective(scenes, feature_size=16, queue_size=6)
+    schedule = training.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
+    log = training.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
+                         precision="no")
+    if first:
+        torch.save({"searcher": searcher.state_dict(), "objective": objective.state_dict(), "log": log}, folder / "result.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
