@@ -108,26 +108,25 @@ def label_boxes(
         warnings.warn(f"{source}: {lost} of {len(named)} named boxes are not in Images.mat and stay without a name", stacklevel=2)
     return ids, number
 
-# %% ../nbs/11_datasets.ipynb #d39ea33d
+# %% ../nbs/11_datasets.ipynb #2a0038f9
 def cuhk_boxes(path: Path) -> dict[str, np.ndarray]:
     "Image name -> (P, 4) float64 left, top, width, height of its boxes that have area, from `Images.mat`."
     variables, boxes = read_mat(path), {}
     with expected_layout(path, "CUHK-SYSU's Images.mat"):
-        for record in mat_records(variables["Img"]):
-            found = [record["idlocate"] for record in mat_records(record["box"])] if record["box"].size else []
-            found = np.array([np.asarray(box, np.float64).reshape(4) for box in found]).reshape(-1, 4)
-            boxes[mat_text(record["imname"])] = found[(found[:, 2:] > 0).all(axis=1)]
+        for name, _, people in mat_records(variables["Img"]):
+            found = [np.asarray(box, np.float64).reshape(4) for box, *_ in (mat_records(people) if people.size else [])]
+            found = np.array(found).reshape(-1, 4)
+            boxes[mat_text(name)] = found[(found[:, 2:] > 0).all(axis=1)]
     return boxes
 
-# %% ../nbs/11_datasets.ipynb #64760254
+# %% ../nbs/11_datasets.ipynb #186d3e08
 def cuhk_train_names(path: Path) -> list[tuple[str, np.ndarray, str]]:
     "(image, box, person) for every appearance that `Train.mat` lists."
     variables, named = read_mat(path), []
     with expected_layout(path, "CUHK-SYSU's Train.mat"):
-        for person in mat_records(variables["Train"]):
-            for scene in mat_records(person["scene"]):
-                box = np.asarray(scene["idlocate"], np.float64).reshape(4)
-                named.append((mat_text(scene["imname"]), box, mat_text(person["idname"])))
+        for person, _, scenes in mat_records(variables["Train"]):
+            for image, box, *_ in mat_records(scenes):
+                named.append((mat_text(image), np.asarray(box, np.float64).reshape(4), mat_text(person)))
     return named
 
 # %% ../nbs/11_datasets.ipynb #14b7a811
@@ -244,16 +243,18 @@ def cuhk_train_table(train: list[Scene]) -> np.ndarray:
         mat_structs("idname nAppear scene", [(f"p{person + 1}", len(own), mat_structs("imname idlocate ishard", own))])
         for person, own in sorted(scenes.items())])
 
-# %% ../nbs/11_datasets.ipynb #fd93eb19
+# %% ../nbs/11_datasets.ipynb #724c5f7b
 def cuhk_protocol_table(
     protocol: Protocol,
     gallery: list[Scene],
     first_person: int,  # the name of identity 0 is p<first_person>
-    extra: dict[str, list] | None = None,  # further fields, one value per query
+    extra: dict[str, list],  # further fields, one value per query
 ) -> np.ndarray:
     "The struct array (1, Q) of a CUHK-SYSU protocol file."
-    empty, extra = np.zeros((1, 0)), extra or {}
-    rows = []
+    empty, rows = np.zeros((1, 0)), []
+    for name, values in extra.items():
+        if len(values) != len(protocol):
+            raise UserError(f"protocol {protocol.name}: {len(values)} values of {name} for {len(protocol)} queries: give one each")
     for i, query in enumerate(protocol.queries):
         asked = (gallery[query.scene].name, mat_box(query.box), np.uint8(0), f"p{first_person + query.person}")
         shown = [(gallery[scene].name, mat_box(box), np.uint8(0)) for scene, box in zip(query.positives, query.truth)]
@@ -269,7 +270,7 @@ def separate_splits(search_set: SearchSet, layout: str) -> None:
     if both:
         raise UserError(f"image {min(both)} is in training and in the gallery: {layout}'s layout holds an image in one of them")
 
-# %% ../nbs/11_datasets.ipynb #644ef608
+# %% ../nbs/11_datasets.ipynb #0c1eb6ba
 def write_cuhk_sysu(
     search_set: SearchSet,
     root: str | Path,
@@ -279,26 +280,31 @@ def write_cuhk_sysu(
 
     Written are the protocols called TestG<size>, Occlusion and Resolution. The layout has no cameras, names gallery people only
     through protocols, tells the people of a scene apart by their boxes, and rounds boxes to whole pixels.
-    Raises `UserError` for what it cannot hold: an image in both splits, two people with one box, no TestG protocol.
+    Raises `UserError` for what it cannot hold: an image in both splits, two people with one box, no TestG protocol; and when the
+    folder holds protocols of another set.
     """
     root = Path(root)
     annotation, test = root / "annotation", root / "annotation/test"
+    first = search_set.train_persons + 1
     protocols = {name: each for name, each in search_set.protocols.items() if re.fullmatch(r"TestG[0-9]+", name)}
     if not protocols:
         raise UserError(f"{search_set.name} has no protocol named TestG<gallery size>: CUHK-SYSU's layout needs one")
+    files = {name: f"train_test/{name}.mat" for name in protocols}
+    files |= {name: f"subset/{name}.mat" for name in ("Occlusion", "Resolution") if name in search_set.protocols}
+    for path in [*test.glob("train_test/TestG*.mat"), *test.glob("subset/*.mat")]:
+        if path.relative_to(test).as_posix() not in files.values():
+            raise UserError(f"{path} is a protocol of another set: write to an empty folder")
     separate_splits(search_set, "CUHK-SYSU")
     place_images({scene.name: scene.path for scene in [*search_set.train, *search_set.gallery]}, root / "Image/SSM")
     write_mat(annotation / "Images.mat", Img=cuhk_image_table([*search_set.train, *search_set.gallery]))
     write_mat(annotation / "pool.mat", pool=mat_cells([scene.name for scene in search_set.gallery]))
     write_mat(test / "train_test/Train.mat", Train=cuhk_train_table(search_set.train))
-    first = search_set.train_persons + 1
-    for name, protocol in protocols.items():
-        write_mat(test / f"train_test/{name}.mat", **{name: cuhk_protocol_table(protocol, search_set.gallery, first)})
-    for name, variable in (("Occlusion", "Occlusion1"), ("Resolution", "Test_Size")):
-        if name in search_set.protocols:
-            protocol = search_set.protocols[name]
-            extra = {"occlusion": [1] * len(protocol) if occluded is None else list(occluded)} if name == "Occlusion" else None
-            write_mat(test / f"subset/{name}.mat", **{variable: cuhk_protocol_table(protocol, search_set.gallery, first, extra)})
+    for name, file in files.items():
+        protocol = search_set.protocols[name]
+        hidden = [1] * len(protocol) if occluded is None else list(occluded)
+        extra = {"occlusion": hidden} if name == "Occlusion" else {}
+        variable = {"Occlusion": "Occlusion1", "Resolution": "Test_Size"}.get(name, name)
+        write_mat(test / file, **{variable: cuhk_protocol_table(protocol, search_set.gallery, first, extra)})
 
 # %% ../nbs/11_datasets.ipynb #e7a4f7e3
 def camera_of(name: str) -> int:
