@@ -1,0 +1,138 @@
+"""papermill's traps: each notebook here falls into one, and `reproduce` must say so."""
+
+import shutil
+
+import nbformat
+import pytest
+
+from ps_nb import results
+from ps_nb.core import UserError, read_json, write_json
+from ps_nb.reproduce import experiment_notebooks, notebook_parameters, reproduce, result_difference, settled_parameters
+
+KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
+PARAMETERS = 'profile = "smoke"  # smoke, small, full or paper\nseeds = "0"  # random seeds, comma separated\nsize = 3  # rows'
+# what an experiment does, without the seconds that importing torch takes
+QUICK = """
+import json, os, pathlib
+path = pathlib.Path(os.environ["PS_NB_RESULTS"]) / profile / "e2e" / "{name}.json"
+path.parent.mkdir(parents=True, exist_ok=True)
+recorded = {{"profile": profile, "seeds": [int(part) for part in seeds.split(",")], "size": {size}}}
+path.write_text(json.dumps({{"parameters": recorded}}))
+"""
+
+
+def notebook(path, *cells, tags=("parameters",)):
+    book = nbformat.v4.new_notebook(metadata=KERNEL, cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    book.cells[0].metadata["tags"] = list(tags)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    "A repository without experiments, which we are in."
+    published = results.repository() / "results" / "published"
+    shutil.copytree(published, tmp_path / "results" / "published")
+    (tmp_path / "nbs").mkdir()
+    (tmp_path / "nbs" / "00_core.ipynb").touch()
+    (tmp_path / "settings.ini").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PS_NB_RESULTS", raising=False)
+    return tmp_path
+
+
+def experiment(clone, name, *cells, **options):
+    return notebook(clone / "nbs" / "experiments" / "e2e" / f"{name}.ipynb", PARAMETERS, *cells, **options)
+
+
+def test_an_experiment_from_parameters_to_result(clone, monkeypatch, capsys):
+    experiment(
+        clone, "fig3_subsets",
+        "from ps_nb.results import check_parameters, over_seeds, write_result\n"
+        "parameters = check_parameters(globals(), size=int)",
+        "rows = [{'subset': str(i), 'seed': s, 'queries': i + s} for s in parameters.seeds for i in range(parameters.size)]\n"
+        "write_result('e2e', 'fig3_subsets', parameters, over_seeds(rows, ['subset']))",
+    )
+    monkeypatch.setenv("PYTHONPATH", "relative")  # the kernel works elsewhere and must find ps_nb all the same
+    assert reproduce("e2e", parameters={"seeds": "0, 2", "size": "2"}) == {}
+    result = read_json(clone / "results" / "smoke" / "e2e" / "fig3_subsets.json")
+    assert result["parameters"] == {"profile": "smoke", "seeds": [0, 2], "size": 2}
+    assert [row["queries"] for row in result["rows"]] == [1, 2] and result["seconds"] > 0
+    assert (clone / "runs" / "executed" / "smoke" / "e2e" / "fig3_subsets.ipynb").is_file()
+    assert "fig3_subsets: done" in capsys.readouterr().out
+
+    assert reproduce("e2e", parameters={"seeds": "0,2", "size": 2}, missing=True) == {}
+    assert "there already" in capsys.readouterr().out
+    failures = reproduce("e2e", ["fig3_subsets"], profile="smal")  # what the notebook refuses in its second cell
+    assert "choose one of smoke, small, full, paper" in failures["fig3_subsets"]
+
+
+def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):
+    experiment(clone, "tab1_statistics", "import os; os._exit(0)")
+    experiment(clone, "fig2_heights", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    experiment(clone, "fig3_subsets", "print('no last cell, no result')")
+    experiment(clone, "fig6_training", QUICK.format(name="fig6_training", size="99"))
+    experiment(clone, "tab3_subsets", QUICK.format(name="tab3_subsets", size="size"))
+    old = clone / "results" / "smoke" / "e2e" / "fig3_subsets.json"
+    write_json(old, {"parameters": {"profile": "smoke", "seeds": [0], "size": 3}})
+    failures = reproduce("e2e")
+    assert list(failures) == ["tab1_statistics", "fig2_heights", "fig3_subsets", "fig6_training"]
+    assert "died" in failures["tab1_statistics"] and "died" in failures["fig2_heights"]
+    assert "without writing its result file again" in failures["fig3_subsets"]
+    assert "another size" in failures["fig6_training"]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and "1 of 5" in lines[-1]
+
+
+def test_parameters_are_compared_before_any_work(clone):
+    first = experiment(clone, "tab1_statistics", "raise AssertionError('must not run')")
+    with pytest.raises(UserError, match="no parameter gallery: it has profile, seeds, size"):
+        reproduce("e2e", parameters={"gallery": 5})
+    with pytest.raises(UserError, match="must be int"):
+        reproduce("e2e", parameters={"size": "many"})
+    assert not (clone / "runs").exists()
+    assert settled_parameters(first, {"seeds": 4})["seeds"] == "4"
+
+
+@pytest.mark.parametrize("tags", [(), ("parameter",)])
+def test_a_notebook_without_its_tag_is_refused(clone, tags):
+    experiment(clone, "tab1_statistics", "raise AssertionError('must not run')", tags=tags)
+    with pytest.raises(UserError, match="tag its first code cell 'parameters'"):
+        reproduce("e2e")
+
+
+def test_parameters_must_be_literals(tmp_path):
+    path = notebook(tmp_path / "x.ipynb", 'profile = "smoke"\nseeds = "0"\nsize = max(3, 4)')
+    with pytest.raises(UserError, match="plain numbers"):
+        notebook_parameters(path)
+    (tmp_path / "y.ipynb").write_text("not a notebook")
+    with pytest.raises(UserError, match="cannot be read"):
+        notebook_parameters(tmp_path / "y.ipynb")
+
+
+def test_names_that_do_not_exist(clone):
+    with pytest.raises(UserError, match="choose one of e2e"):
+        reproduce("e3e")
+    with pytest.raises(UserError, match="has no notebook for any"):
+        reproduce("cgps")
+    experiment(clone, "tab1_statistics")
+    with pytest.raises(UserError, match="has no notebook for fig2_heights"):
+        experiment_notebooks("e2e", ["tab1_statistics", "fig2_heights"])
+
+
+def test_outside_a_clone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ps_nb.__file__", str(tmp_path / "site-packages" / "ps_nb" / "__init__.py"))
+    with pytest.raises(UserError, match="clone it"):
+        reproduce("e2e")
+
+
+def test_a_result_that_is_not_one(tmp_path):
+    assert "no result file" in result_difference(tmp_path / "absent.json", {})
+    (tmp_path / "half.json").write_text('{"parameters": ')
+    with pytest.raises(UserError, match="not valid JSON"):
+        result_difference(tmp_path / "half.json", {"size": 3})
+    write_json(tmp_path / "whole.json", {"parameters": {"size": 3}})
+    assert result_difference(tmp_path / "whole.json", {"size": 3}) is None
+    assert "another seeds" in result_difference(tmp_path / "whole.json", {"size": 3, "seeds": "0"})
