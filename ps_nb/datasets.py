@@ -243,7 +243,7 @@ def cuhk_train_table(train: list[Scene]) -> np.ndarray:
         mat_structs("idname nAppear scene", [(f"p{person + 1}", len(own), mat_structs("imname idlocate ishard", own))])
         for person, own in sorted(scenes.items())])
 
-# %% ../nbs/11_datasets.ipynb #724c5f7b
+# %% ../nbs/11_datasets.ipynb #2ffe0e51
 def cuhk_protocol_table(
     protocol: Protocol,
     gallery: list[Scene],
@@ -254,7 +254,7 @@ def cuhk_protocol_table(
     empty, rows = np.zeros((1, 0)), []
     for name, values in extra.items():
         if len(values) != len(protocol):
-            raise UserError(f"protocol {protocol.name}: {len(values)} values of {name} for {len(protocol)} queries: give one each")
+            raise UserError(f"protocol {protocol.name}: {len(values)} of {name} for {len(protocol)} queries: give each its own")
     for i, query in enumerate(protocol.queries):
         asked = (gallery[query.scene].name, mat_box(query.box), np.uint8(0), f"p{first_person + query.person}")
         shown = [(gallery[scene].name, mat_box(box), np.uint8(0)) for scene, box in zip(query.positives, query.truth)]

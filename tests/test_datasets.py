@@ -290,7 +290,7 @@ def test_cuhk_writer_refuses_what_the_layout_cannot_hold(tmp_path):
     other = replace(good, protocols={"TestG2": protocol["TestG1"], "Occlusion": protocol["TestG1"]})
     with pytest.raises(UserError, match="TestG1.mat is a protocol of another set"):
         write_cuhk_sysu(other, tmp_path / "good")
-    with pytest.raises(UserError, match="2 values of occlusion for 1 queries"):
+    with pytest.raises(UserError, match="2 of occlusion for 1 queries"):
         write_cuhk_sysu(other, tmp_path / "other", occluded=[1, 1])
     bad = {
         "no protocol named TestG": replace(good, protocols={}),
