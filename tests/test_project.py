@@ -1,0 +1,262 @@
+"""The repository agrees with itself: packaging, exported code, notebooks and what they show."""
+
+import ast
+import base64
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import ps_nb
+from ps_nb.core import read_json
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+PAPERS = sorted((ROOT / "nbs" / "papers").glob("*.ipynb"))
+EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").glob("*/*.ipynb"))
+PROGRAMS = Path(sys.executable).parent
+PATHS = re.compile(r"(?<![\w.])/(?:" + "|".join(["work", "root", "farm", "tmp", "home", "Users"]) + r")/\S*")
+name_of = lambda path: f"{path.parent.name}/{path.stem}" if path.parent.name != "nbs" else path.stem  # noqa: E731
+
+
+def settings():
+    parser = ConfigParser()
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    return parser["DEFAULT"]
+
+
+def requirements(key):
+    return [line.strip() for line in settings()[key].splitlines() if line.strip()]
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def exported_sources(path):
+    "Source of every exported cell without its directives."
+    sources = [cell.source for cell in code_cells(path) if re.match(r"#\|\s*exports?\b", cell.source)]
+    return ["\n".join(line for line in source.splitlines() if not line.startswith("#|")) for source in sources]
+
+
+def directive(path, name):
+    found = [match[1] for cell in code_cells(path) if (match := re.match(rf"#\|\s*{name}\s+(\S+)", cell.source))]
+    return found[0] if found else None
+
+
+# ---------------------------------------------------------------- packaging
+
+
+def test_packaging_files_agree():
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    nbdev = config["tool"]["nbdev"]
+    assert "project" not in config  # settings.ini is the source of metadata, and nbdev must not write a second one
+    assert (settings()["lib_path"], settings()["nbs_path"]) == (nbdev["lib_path"], nbdev["nbs_path"]) == ("ps_nb", "nbs")
+    assert nbdev["update_pyproject"] is False and nbdev["allowed_cell_metadata_keys"] == ["tags"]
+    assert settings()["version"] == ps_nb.__version__
+    ruff = tomllib.loads((ROOT / "ruff.toml").read_text(encoding="utf-8"))
+    assert ruff["target-version"] == "py" + settings()["min_python"].replace(".", "")
+
+
+def test_nbdev_is_pinned_exactly():
+    (pin,) = [line for line in requirements("dev_requirements") if line.startswith("nbdev")]
+    assert re.fullmatch(r"nbdev==\d+\.\d+\.\d+", pin)
+    assert pin == f"nbdev=={importlib.metadata.version('nbdev')}", "exports differ between versions of nbdev"
+
+
+def test_setup_reads_the_settings():
+    command = [sys.executable, "setup.py", "--name", "--version", "--license", "--description"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert told.returncode == 0, told.stderr[-2000:]
+    expected = [settings()[key] for key in ("lib_name", "version", "license", "description")]
+    assert [line for line in told.stdout.splitlines() if line.strip()][-4:] == expected
+
+
+def test_the_command_exists():
+    (script,) = requirements("console_scripts")
+    command, module, function = re.fullmatch(r"([\w-]+)=([\w.]+):(\w+)", script).groups()
+    assert command == "ps-nb"
+    done = subprocess.run([sys.executable, "-c", f"from {module} import {function}; assert callable({function})"], cwd=ROOT,
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# ---------------------------------------------------------------- exported code
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    "The notebooks and the settings, elsewhere, with nothing exported yet."
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("settings.ini", "setup.py", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    (folder / "ps_nb").mkdir()
+    shutil.copy(ROOT / "ps_nb" / "__init__.py", folder / "ps_nb")
+    return folder
+
+
+def run_in(folder, program):
+    done = subprocess.run([PROGRAMS / program], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_is_what_the_notebooks_export(copy):
+    run_in(copy, "nbdev-export")
+    written = {path.name: path.read_text(encoding="utf-8") for path in (copy / "ps_nb").glob("*.py")}
+    committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "ps_nb").glob("*.py")}
+    stale = sorted(name for name in written.keys() | committed.keys() if written.get(name) != committed.get(name))
+    assert not stale, f"run nbdev-export: {stale} differ"
+
+
+def test_the_notebooks_are_clean(copy):
+    run_in(copy, "nbdev-clean")
+    paths = [path.relative_to(ROOT) for path in (*LIBRARY, *PAPERS, *EXPERIMENTS)]
+    unclean = [str(path) for path in paths if (copy / path).read_bytes() != (ROOT / path).read_bytes()]
+    assert not unclean, f"run nbdev-clean: {unclean} change"
+
+
+def imported_modules(path):
+    "Top-level names that a module imports, and its imports from within ps_nb, wherever in the file they stand."
+    outside, inside = set(), set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            outside |= {alias.name.split(".")[0] for alias in node.names}
+            inside |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ps_nb.")}
+        elif isinstance(node, ast.ImportFrom):
+            full = ("ps_nb." + (node.module or "") if node.level else node.module).strip(".")
+            outside.add(full.split(".")[0])
+            if full.startswith("ps_nb."):
+                inside.add(full.split(".")[1])
+            elif full == "ps_nb":
+                inside |= {alias.name for alias in node.names}
+    return outside - {"ps_nb"}, inside
+
+
+def test_modules_import_only_modules_with_a_lower_number():
+    numbers = {directive(path, "default_exp"): int(path.stem.split("_")[0]) for path in LIBRARY}
+    upward = []
+    for name, number in numbers.items():
+        _, inside = imported_modules(ROOT / "ps_nb" / f"{name}.py")
+        upward += [f"{name} ({number}) imports {other} ({numbers[other]})" for other in inside if numbers[other] >= number]
+    assert not upward
+
+
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headless": "cv2", "faiss-cpu": "faiss"}
+
+
+def test_exported_code_imports_what_the_package_requires():
+    declared = [re.split(r"[<>=]", line)[0] for key in ("requirements", "index_requirements", "cluster_requirements")
+                for line in requirements(key)]  # fmt: skip
+    allowed = {IMPORT_NAMES.get(name, name) for name in declared} | set(sys.stdlib_module_names)
+    foreign = {path.name: names for path in (ROOT / "ps_nb").glob("*.py") if (names := imported_modules(path)[0] - allowed)}
+    assert not foreign
+
+
+# ---------------------------------------------------------------- library and paper notebooks
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=name_of)
+def test_a_library_notebook_is_one_module_in_short_cells(path):
+    assert path.stem == f"{path.stem.split('_')[0]}_{directive(path, 'default_exp')}"
+    assert code_cells(path)[0].source.startswith("#| default_exp"), "the first code cell names the module"
+    lengths = {source.splitlines()[0]: len(source.splitlines()) for source in exported_sources(path)}
+    long = {name: length for name, length in lengths.items() if length > 50}
+    assert not long, f"exported cells over 50 lines: {long}"
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *PAPERS], ids=name_of)
+def test_a_notebook_can_be_read_without_being_run(path):
+    cells = nbformat.read(path, as_version=4).cells
+    opening = cells[0].source.splitlines()
+    assert cells[0].cell_type == "markdown" and opening[0].startswith("# "), "opens with a title"
+    assert any(line.startswith("> ") for line in opening), "the title is followed by a line that says what it is for"
+    outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]
+    assert outputs, "committed without outputs"
+    assert not [output.ename for output in outputs if output.output_type == "error"]
+    for output in outputs:
+        data = output.get("data", {})
+        text = "".join([output.get("text", ""), *(value for kind, value in data.items() if kind.startswith("text/"))])
+        assert not PATHS.findall(text), "a path of one machine"
+        assert not re.search(r"Wall time|CPU times|\d(?:it/s|s/it)", text), "a timing"
+        assert output.get("name") != "stderr", "warnings among the outputs"
+        for kind, value in data.items():
+            if kind.startswith("image/"):
+                size = len(value.encode()) if kind == "image/svg+xml" else len(base64.b64decode(value))
+                assert size <= 100_000, f"a picture of {size // 1000} kB"
+
+
+# ---------------------------------------------------------------- experiment notebooks
+
+
+def parameters_of(cell):
+    "Names and values of a parameters cell that has only `name = literal  # help` lines."
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    nodes = ast.parse(cell.source).body
+    assert len(lines) == len(nodes), "one parameter a line and nothing else"
+    found = {}
+    for line, node in zip(lines, nodes):
+        assert isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name), line
+        value = ast.literal_eval(node.value)
+        assert isinstance(value, str | int | float | bool), f"{line}: a flat literal is wanted"
+        assert not (isinstance(value, str) and ("=" in value or "/" in value)), f"{line}: no = and no path in a text"
+        assert re.search(r"  # \S", line[node.value.end_col_offset :]), f"{line}: a comment explains it"
+        found[node.targets[0].id] = value
+    return found
+
+
+def calls(cells, function):
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    return [node for node in nodes if getattr(node.func, "id", None) == function]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name_of)
+def test_an_experiment_is_parameters_calls_and_a_result(path):
+    book = nbformat.read(path, as_version=4)
+    cells = code_cells(path)
+    assert book.cells[0].cell_type == "markdown" and book.cells[0].source.startswith("# ")
+    assert book.metadata.kernelspec.name == "python3"
+    tagged = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert [cell.id for cell in tagged] == [cells[0].id], "the first code cell, and no other, is tagged parameters"
+    assert not any(cell.outputs or cell.execution_count for cell in cells), "committed without outputs"
+    parameters = parameters_of(cells[0])
+    assert parameters["profile"] == "smoke"
+    (check,) = calls(cells[1:2], "check_parameters")
+    assert {"profile", "seeds", *(keyword.arg for keyword in check.keywords)} == set(parameters), "every parameter is checked"
+    (result,) = calls(cells[-1:], "write_result")
+    assert [argument.value for argument in result.args[:2]] == [path.parent.name, path.stem]
+    published = read_json(ROOT / "results" / "published" / f"{path.parent.name}.json")
+    assert path.stem in [item["id"] for item in published["artefacts"]]
+    functions = [node for cell in cells for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef)]
+    assert not [node.name for node in functions if len(node.body) > 5 or node.end_lineno - node.lineno > 12]
+
+
+# ---------------------------------------------------------------- every file
+
+
+def test_files_speak_of_the_project_alone():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    words = ["/" + "work/", "../" + "shared", "this " + "session", ".lib" + "rary"]
+    found = []
+    for name in listed.stdout.split("\0")[:-1]:
+        path = ROOT / name
+        if not path.is_file() or name.startswith(".ci/"):  # the gate may look for data beside the checkout
+            continue
+        assert path.stat().st_size <= 2_000_000, f"{name} is larger than 2 MB"
+        content = path.read_bytes()
+        found += [f"{name}: {word}" for word in words if word.encode() in content]
+    assert not found
