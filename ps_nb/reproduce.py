@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['experiment_notebooks', 'notebook_parameters', 'settled_parameters', 'same_parameter', 'result_difference',
-           'execute_notebook', 'stamp', 'reproduce']
+           'shared_runs_folder', 'execute_notebook', 'stamp', 'reproduce']
 
 # %% ../nbs/84_reproduce.ipynb #1eab33b0
 import ast
@@ -92,7 +92,12 @@ def result_difference(path: Path, parameters: dict) -> str | None:
     different = [name for name in parameters if name not in recorded or not same_parameter(parameters[name], recorded[name])]
     return f"its result has another {', '.join(different)} than was sent" if different else None
 
-# %% ../nbs/84_reproduce.ipynb #22ce8aad
+# %% ../nbs/84_reproduce.ipynb #afb6df94
+def shared_runs_folder() -> Path:
+    "The run folder that all experiments share: `PS_NB_RUNS` where it is set, else `runs` of the repository."
+    return Path(os.environ["PS_NB_RUNS"]).absolute() if os.environ.get("PS_NB_RUNS") else repository() / "runs"
+
+
 def execute_notebook(notebook: Path, parameters: dict, output: Path) -> str | None:
     "Run `notebook` with `parameters` in a fresh kernel, the executed copy at `output`; why it failed, or None."
     words = []
@@ -100,7 +105,8 @@ def execute_notebook(notebook: Path, parameters: dict, output: Path) -> str | No
         words += ["-r", name, value] if isinstance(value, str) else ["-p", name, repr(value)]
     search_path = [str(Path(ps_nb.__file__).absolute().parents[1]), os.environ.get("PYTHONPATH", "")]
     search_path = [str(Path(entry).absolute()) for text in search_path for entry in text.split(os.pathsep) if entry]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(search_path), "PS_NB_RESULTS": str(results_folder())}
+    folders = {"PS_NB_RESULTS": str(results_folder()), "PS_NB_RUNS": str(shared_runs_folder())}
+    environment = {**os.environ, **folders, "PYTHONPATH": os.pathsep.join(search_path)}
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "-k", "python3", "--cwd", str(notebook.parent)]
     output.parent.mkdir(parents=True, exist_ok=True)
     with open(output.with_suffix(".log"), "w") as log:
@@ -110,7 +116,7 @@ def execute_notebook(notebook: Path, parameters: dict, output: Path) -> str | No
     lines = [line for line in output.with_suffix(".log").read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"papermill ended with status {ended.returncode}"
 
-# %% ../nbs/84_reproduce.ipynb #75a80e50
+# %% ../nbs/84_reproduce.ipynb #44e22686
 def stamp(path: Path) -> tuple | None:
     "What changes when a file is written again; None for no file."
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
@@ -130,11 +136,11 @@ def reproduce(
     """
     given = {"profile": profile, **(parameters or {})}
     planned = [(notebook, settled_parameters(notebook, given)) for notebook in experiment_notebooks(key, artefacts)]
-    root, failures = repository(), {}
+    failures = {}
     for notebook, settled in planned:
         name, begun = notebook.stem, time.perf_counter()
         result = results_folder() / settled["profile"] / key / f"{name}.json"
-        output = root / "runs" / "executed" / settled["profile"] / key / notebook.name
+        output = shared_runs_folder() / "executed" / settled["profile"] / key / notebook.name
         if missing and result_difference(result, settled) is None:
             print(f"{key}/{name}: there already", flush=True)
             continue
@@ -144,7 +150,7 @@ def reproduce(
             reason = "it ended without writing its result file again"
         if reason:
             failures[name] = reason
-            print(f"{key}/{name}: failed: {reason} (log: {output.with_suffix('.log').relative_to(root)})", flush=True)
+            print(f"{key}/{name}: failed: {reason} (log: {os.path.relpath(output.with_suffix('.log'))})", flush=True)
         else:
             print(f"{key}/{name}: done in {time.perf_counter() - begun:.0f} s", flush=True)
     print(f"{key}, {profile}: {len(planned) - len(failures)} of {len(planned)} experiments have their result", flush=True)

@@ -5,14 +5,12 @@
 # %% auto #0
 __all__ = ['KEYS', 'checked_parameter', 'check_parameters', 'over_seeds', 'verdict', 'undecided', 'increasing', 'decreasing',
            'interior_best', 'all_hold', 'repository', 'results_folder', 'published', 'published_artefact', 'code_state',
-           'provenance', 'result_table', 'decided_claims', 'table_records', 'write_result']
+           'provenance', 'run_origins', 'result_table', 'decided_claims', 'table_records', 'write_result']
 
-# %% ../nbs/82_results.ipynb #3bf3b34d
+# %% ../nbs/82_results.ipynb #7c8c2a60
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
@@ -25,8 +23,9 @@ import torchvision
 from matplotlib.figure import Figure
 
 import ps_nb
-from .core import UserError, atomic_path, choose_device, read_json, write_json, write_text
-from .recipes import PROFILES
+from .core import UserError, atomic_path, choose_device, fingerprint, read_json, write_json, write_text
+from .recipes import PROFILES, recipe_to_json
+from .runs import Run, device_name, peak_memory_mb
 
 # %% ../nbs/82_results.ipynb #1d406c0e
 def checked_parameter(name: str, value, allowed: type | tuple | list):
@@ -156,7 +155,7 @@ def published_artefact(key: str, artefact: str) -> dict:
         raise UserError(f"{key} has no table or figure {artefact!r}: choose one of {', '.join(artefacts)}")
     return artefacts[artefact]
 
-# %% ../nbs/82_results.ipynb #5a42486e
+# %% ../nbs/82_results.ipynb #1e94c659
 def code_state() -> dict:
     "The `commit` of the repository and whether its code is `dirty`; both None where git or the repository is absent."
 
@@ -172,19 +171,29 @@ def code_state() -> dict:
 def provenance(device: torch.device | str | None = None) -> dict:
     "Commit, versions, device (a kind of processor, no host name) and peak memory in MB so far; `device` None is the default one."
     device = choose_device() if device is None else torch.device(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     return {
         **code_state(),
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
             "numpy": np.__version__, "ps_nb": ps_nb.__version__,
         },
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{cores}-core CPU",
+        "device": device_name(device),
         "peak_memory_mb": {
-            "process": round(peak),
-            "gpu": round(torch.cuda.max_memory_allocated(device) / 2**20) if device.type == "cuda" else None,
+            "process": round(peak_memory_mb()),
+            "gpu": round(torch.cuda.max_memory_allocated(device) / 1e6) if device.type == "cuda" else None,
         },
+    }
+
+
+def run_origins(runs: list[Run]) -> dict:
+    "What `write_result` is told about the runs a table stands on: `recipes`, `data`, `weights` and `run_seconds`."
+    fingerprints = {name: {run.facts["data"] for run in runs if run.facts["data_name"] == name}
+                    for name in sorted({run.facts["data_name"] for run in runs})}
+    return {
+        "recipes": {run.folder.name: fingerprint(recipe_to_json(run.recipe)) for run in runs},
+        "data": {name: ", ".join(sorted(found)) for name, found in fingerprints.items()},  # shares of one set differ
+        "weights": ", ".join(sorted({run.facts["weights"] for run in runs})) or None,
+        "run_seconds": sum(run.facts["seconds"] for run in runs),
     }
 
 # %% ../nbs/82_results.ipynb #eae8526e
@@ -219,14 +228,14 @@ def table_records(frame: pd.DataFrame) -> list[dict]:
                 record[name] = None
     return records
 
-# %% ../nbs/82_results.ipynb #18202866
+# %% ../nbs/82_results.ipynb #6ded1a0a
 def write_result(
     key: str,  # the paper
     artefact: str,  # its table or figure, as in the published file
     parameters,  # from check_parameters
     rows: list[dict] | pd.DataFrame,  # unrounded, fractions where the paper prints %
     claims: dict[str, dict] | None = None,  # verdict of each published claim
-    recipes: dict[str, str] | None = None,  # hash of every recipe that was run, by its name
+    recipes: dict[str, str] | None = None,  # hash of the recipe of every run, by the run's name; see run_origins
     data: dict[str, str] | None = None,  # fingerprint of every data set that was used, by its name
     weights: str | None = None,  # name of the starting weights
     run_seconds: float | None = None,  # of all runs the rows stand on, whenever they were made

@@ -39,6 +39,7 @@ def clone(tmp_path, monkeypatch):
     (tmp_path / "settings.ini").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PS_NB_RESULTS", raising=False)
+    monkeypatch.delenv("PS_NB_RUNS", raising=False)
     return tmp_path
 
 
@@ -73,7 +74,8 @@ def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):
     experiment(clone, "fig2_heights", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     experiment(clone, "fig3_subsets", "print('no last cell, no result')")
     experiment(clone, "fig6_training", QUICK.format(name="fig6_training", size="99"))
-    experiment(clone, "tab3_subsets", QUICK.format(name="tab3_subsets", size="size"))
+    shares = "assert os.environ['PS_NB_RUNS'] == str(pathlib.Path('../../../runs').resolve())"  # one folder for all experiments
+    experiment(clone, "tab3_subsets", QUICK.format(name="tab3_subsets", size="size") + shares)
     old = clone / "results" / "smoke" / "e2e" / "fig3_subsets.json"
     write_json(old, {"parameters": {"profile": "smoke", "seeds": [0], "size": 3}})
     failures = reproduce("e2e")

@@ -136,7 +136,7 @@ def test_a_result_file_says_where_its_numbers_come_from(folder):
     assert [claim["holds"] for claim in result["claims"]] == [True, None]
     assert result["claims"][0]["evidence"] == {"hnm": 0.02, "hpm": 0.05}
     assert {name: result[name] for name in origin} == origin
-    assert result["seconds"] > 0 and result["device"].endswith("CPU") and result["picture"] is None
+    assert result["seconds"] > 0 and result["device"].startswith("CPU") and result["picture"] is None
     assert pd.read_csv(path.with_suffix(".csv"))["map"].tolist() == [0.30000000000000004] * 4
     assert sorted(file.name for file in path.parent.iterdir()) == ["tab1_mining.csv", "tab1_mining.json"]
 
