@@ -25,7 +25,7 @@ from PIL import Image
 from .core import UserError, write_bytes
 from .loading import InputSize, resize
 
-# %% ../nbs/18_drawing.ipynb #f36d9ed7
+# %% ../nbs/18_drawing.ipynb #659f5f48
 PALETTE = [to_hex(colour) for colour in seaborn.color_palette("colorblind")]
 QUERY, RIGHT, WRONG, UNKNOWN = PALETTE[0], PALETTE[2], PALETTE[3], "#333333"
 
@@ -42,7 +42,9 @@ def paper_style():
         "lines.linewidth": 1.6,
         "lines.markersize": 4,
     }
-    with matplotlib.rc_context(look):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(look)
         yield
 
 # %% ../nbs/18_drawing.ipynb #2ab87429

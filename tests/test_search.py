@@ -1,0 +1,488 @@
+"Indices that were cut off, damaged, extended or made by somebody else; searches of every shape."
+import importlib.util
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import ps_nb.search
+from ps_nb.core import UserError, read_json, seed_everything
+from ps_nb.detector import DetectorSettings, PersonSearcher
+from ps_nb.inference import detect_image, embed_boxes, model_fingerprint
+from ps_nb.loading import InputSize
+from ps_nb.photographs import GalleryImage
+from ps_nb.scenes import Detections
+from ps_nb.search import (
+    GalleryIndex,
+    checked_people,
+    draw_search,
+    index_images,
+    load_index,
+    nearest,
+    query_box,
+    search_box,
+    search_index,
+    write_search,
+)
+
+
+def describe(image, boxes):
+    "Features that depend on the pixels inside a box and on nothing else."
+    corners = np.asarray(boxes, int).reshape(-1, 4)
+    return np.array([[*image[y1:y2, x1:x2].mean((0, 1)) - 128, 1] for x1, y1, x2, y2 in corners]).reshape(-1, 4)
+
+
+def detect(image):
+    "One person for every 10 grey levels of the first pixel, side by side."
+    count = int(image[0, 0, 0]) // 10
+    boxes = np.array([[10 * number, 5, 10 * number + 8, 25] for number in range(count)], np.float32).reshape(-1, 4)
+    return boxes, np.linspace(0.9, 0.4, count), describe(image, boxes)
+
+
+class Detector:
+    "`detect` that remembers what it saw, and fails at call number `fail_at`."
+
+    def __init__(self, fail_at=None, error=KeyboardInterrupt):
+        self.seen, self.fail_at, self.error = [], fail_at, error
+
+    def __call__(self, image):
+        if len(self.seen) == self.fail_at:
+            raise self.error
+        self.seen.append(image)
+        return detect(image)
+
+
+def make_photos(folder, count, first=0, people=3):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        image = np.random.default_rng(number).integers(0, 256, (30, 60, 3), dtype=np.uint8)
+        image[0, 0] = 10 * (number % (people + 1))
+        Image.fromarray(image).save(folder / f"s{number}.png")
+    return folder
+
+
+def same(first, second):
+    return (first.images == second.images and first.model == second.model
+            and all(np.array_equal(getattr(first.detections, key), getattr(second.detections, key))
+                    for key in ("offsets", "boxes", "scores", "features")))
+
+
+def random_index(seed, images, width=8, model="toy"):
+    draw = np.random.default_rng(seed)
+    counts = draw.integers(0, 4, images)
+    features = draw.standard_normal((counts.sum(), width)).astype(np.float32)
+    if len(features) > 3:
+        features[len(features) // 2] = features[0]  # equal similarities
+    features /= np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
+    boxes = draw.integers(0, 50, (counts.sum(), 4)) + [0, 0, 60, 60]
+    names = [GalleryImage(f"s{number}.png", f"/s{number}.png", -1, str(number)) for number in range(images)]
+    return GalleryIndex(model, names, Detections([image.name for image in names], np.concatenate([[0], np.cumsum(counts)]),
+                                                 boxes, draw.random(counts.sum()), features))
+
+
+# ---------------------------------------------------------------- making, continuing, extending
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 4, 5, 9])
+def test_an_interrupted_index_continues_where_it_was(tmp_path, monkeypatch, fail_at):
+    monkeypatch.setattr(ps_nb.search, "PART_IMAGES", 4)
+    photos = make_photos(tmp_path / "photos", 10)
+    with pytest.raises(KeyboardInterrupt):
+        index_images([photos], Detector(fail_at), "toy", tmp_path / "index")
+    cut = load_index(tmp_path / "index")
+    assert len(cut.images) == fail_at and not cut.complete
+    rest = Detector()
+    index = index_images([photos], rest, "toy", tmp_path / "index")
+    assert len(rest.seen) == 10 - fail_at and index.complete
+    assert same(index, index_images([photos], detect, "toy", tmp_path / "at once"))
+
+
+def test_a_killed_index_continues_from_its_last_part(tmp_path):
+    photos = make_photos(tmp_path / "photos", 10)
+    program = "import os\nimport numpy as np\nimport ps_nb.search\n" + inspect.getsource(describe) + inspect.getsource(detect)
+    program += textwrap.dedent("""
+        ps_nb.search.PART_IMAGES = 4
+        seen = []
+
+        def killed(image):
+            seen.append(1)
+            if len(seen) == 7:
+                os._exit(9)
+            return detect(image)
+
+        ps_nb.search.index_images(["photos"], killed, "toy", "index")
+    """)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 9, done.stderr
+    assert len(load_index(tmp_path / "index").images) == 4
+    rest = Detector()
+    index = index_images([photos], rest, "toy", tmp_path / "index")
+    assert len(rest.seen) == 6
+    assert same(index, index_images([photos], detect, "toy", tmp_path / "at once"))
+
+
+def test_a_part_that_was_written_but_not_listed_is_replaced(tmp_path, monkeypatch):
+    photos = make_photos(tmp_path / "photos", 5)
+    calls = []
+
+    def torn_list(path, value, write=ps_nb.search.write_json):
+        calls.append(path)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        write(path, value)
+
+    monkeypatch.setattr(ps_nb.search, "write_json", torn_list)
+    with pytest.raises(KeyboardInterrupt):
+        index_images([photos], detect, "toy", tmp_path / "index")
+    monkeypatch.undo()
+    assert (tmp_path / "index" / "part-00000.npz").exists() and load_index(tmp_path / "index").images == []
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    assert same(index, index_images([photos], detect, "toy", tmp_path / "at once"))
+
+
+def test_new_images_are_added_and_old_ones_stay(tmp_path):
+    photos = make_photos(tmp_path / "photos", 5)
+    first = index_images([photos], detect, "toy", tmp_path / "index")
+    make_photos(photos, 3, first=5)
+    only_new = Detector()
+    second = index_images([photos], only_new, "toy", tmp_path / "index")
+    assert len(only_new.seen) == 3 and second.images[:5] == first.images
+    assert np.array_equal(second.detections.features[: len(first)], first.detections.features)
+    third = index_images([photos], Detector(fail_at=0), "toy", tmp_path / "index")
+    assert same(second, third) and third.complete
+
+
+def test_copies_are_indexed_once_and_changes_refused(tmp_path):
+    photos = make_photos(tmp_path / "photos", 3)
+    (photos / "t0.png").write_bytes((photos / "s0.png").read_bytes())
+    index = index_images([photos, photos / "s1.png"], detect, "toy", tmp_path / "index")
+    assert [image.name for image in index.images] == ["photos/s0.png", "photos/s1.png", "photos/s2.png"]
+    (photos / "s1.png").write_bytes((photos / "s2.png").read_bytes())  # now a copy of another
+    assert len(index_images([photos], detect, "toy", tmp_path / "index").images) == 3
+    make_photos(photos, 1, first=9)
+    (photos / "s9.png").rename(photos / "s1.png")
+    with pytest.raises(UserError, match="s1.png"):
+        index_images([photos], detect, "toy", tmp_path / "index")
+
+
+def test_an_unreadable_image_ends_the_run_but_keeps_the_work(tmp_path):
+    photos = make_photos(tmp_path / "photos", 4)
+    (photos / "s2.png").write_bytes((photos / "s2.png").read_bytes()[:60])
+    with pytest.raises(UserError, match="s2.png") as caught:
+        index_images([photos], detect, "toy", tmp_path / "index")
+    assert "\n" not in str(caught.value)
+    assert len(load_index(tmp_path / "index").images) == 2
+    (photos / "s2.png").unlink()
+    rest = Detector()
+    assert index_images([photos], rest, "toy", tmp_path / "index").complete and len(rest.seen) == 1
+
+
+def test_images_without_people_are_indexed_too(tmp_path):
+    photos = make_photos(tmp_path / "photos", 4, people=0)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    assert len(index.images) == 4 and len(index) == 0
+    assert len(search_index(index, np.ones(4))) == 0
+    again = Detector(fail_at=0)
+    index_images([photos], again, "toy", tmp_path / "index")
+    make_photos(photos, 4, first=5, people=2)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    assert len(index.images) == 8 and len(index) > 0
+    assert index.detections.features.shape == (len(index), 4)
+
+
+def test_an_index_folder_is_new_empty_or_an_index(tmp_path):
+    photos = make_photos(tmp_path / "photos", 2)
+    with pytest.raises(UserError, match="holds other files"):
+        index_images([photos], detect, "toy", photos)
+    assert sorted(path.name for path in photos.iterdir()) == ["s0.png", "s1.png"]  # nothing was left there
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        index_images([photos], detect, "toy", tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert len(index_images([photos], detect, "toy", tmp_path / "empty").images) == 2
+    with pytest.raises(UserError, match="stride"):
+        index_images([photos], detect, "toy", tmp_path / "index", stride=0)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_another_model_is_refused(tmp_path):
+    photos = make_photos(tmp_path / "photos", 2)
+    index_images([photos], detect, "toy", tmp_path / "index")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
+    for attempt in (lambda: load_index(tmp_path / "index", "other"),
+                    lambda: index_images([make_photos(photos, 1, first=7)], detect, "other", tmp_path / "index")):
+        with pytest.raises(UserError, match="made by model toy, not by other"):
+            attempt()
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "index").iterdir()}
+
+
+@pytest.mark.parametrize("boxes, scores, features, message", [
+    (np.ones((2, 4)), np.ones(2), [[1, 0, 0], [0, np.nan, 0]], "NaN"),
+    (np.ones((2, 4)), np.ones(2), [[1, 0, 0], [0, np.inf, 0]], "NaN, infinity"),
+    (np.ones((2, 4)), np.ones(2), [[1, 0, 0], [0, 0, 0]], "zero feature"),
+    (np.ones((2, 4)), [1, np.nan], np.eye(2, 3), "NaN"),
+    (np.full((2, 4), np.nan), np.ones(2), np.eye(2, 3), "NaN"),
+    (np.ones((2, 4)), np.ones(2), np.eye(2, 5), "features of 5 numbers, the index has 3"),
+    (np.ones((3, 4)), np.ones(2), np.eye(2, 3), "must be"),
+    (np.ones((2, 5)), np.ones(2), np.eye(2, 3), "must be"),
+    (np.ones((2, 4)), np.ones(2), np.eye(3, 3), "must be"),
+    (np.ones((2, 4)), np.ones((2, 1)), np.eye(2, 3), "must be"),
+    (np.ones((2, 4)), np.ones(2), np.ones(2), "must be"),
+])
+def test_what_a_broken_model_gives_is_refused(tmp_path, boxes, scores, features, message):
+    with pytest.raises(UserError, match=message) as caught:
+        checked_people("s7.png", (boxes, scores, features), 3)
+    assert str(caught.value).startswith("s7.png:")
+    photos = make_photos(tmp_path / "photos", 3, people=0)
+    with pytest.raises(UserError, match="photos/s1.png"):
+        answers = iter([(np.ones((1, 4)), [1], np.eye(1, 3)), (boxes, scores, features)])
+        index_images([photos], lambda image: next(answers), "toy", tmp_path / "index")
+    assert len(load_index(tmp_path / "index").images) == 1
+
+
+@pytest.mark.parametrize("name, change", [
+    ("part-00000.npz", lambda content: b""),
+    ("part-00000.npz", lambda content: b"hello"),
+    ("part-00000.npz", lambda content: content[:-1]),
+    ("part-00000.npz", lambda content: content[: len(content) // 2]),
+    ("part-00000.npz", lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:]),
+    ("index.json", lambda content: b""),
+    ("index.json", lambda content: b"hello"),
+    ("index.json", lambda content: content[: len(content) // 2]),
+])
+def test_damaged_files_are_refused(tmp_path, name, change):
+    index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", tmp_path / "index")
+    path = tmp_path / "index" / name
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=name) as caught:
+        load_index(tmp_path / "index")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_foreign_and_future_indices_are_refused(tmp_path):
+    with pytest.raises(UserError, match="is not an index"):
+        load_index(tmp_path / "absent")
+    folder = tmp_path / "index"
+    index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", folder)
+    manifest = read_json(folder / "index.json")
+    for changed, message in [({"version": 2}, "version 2"), ({"width": 5}, "is listed with"), ({"parts": []}, None),
+                             ({"parts": [manifest["parts"][0] | {"people": 1}]}, "is listed with"),
+                             ({"parts": [manifest["parts"][0] | {"images": 4}]}, "is listed with"),
+                             ({"parts": [manifest["parts"][0] | {"file": "part-00009.npz"}]}, "part-00009.npz")]:
+        (folder / "index.json").write_text(json.dumps(manifest | changed))
+        if message is None:
+            assert len(load_index(folder).images) == 0
+        else:
+            with pytest.raises(UserError, match=message):
+                load_index(folder)
+    (folder / "index.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match="not the list of an index"):
+        load_index(folder)
+
+
+@pytest.mark.parametrize("box", [[60, 0, 70, 20], [-9, 0, 0, 20], [0, 30, 9, 50], [5, 5, 5, 20], [9, 5, 5, 20], [5, 9, 20, 5],
+                                 [0, 0, np.nan, 5], [0, 0, np.inf, 5], [0, 0, 5], [0, 0, 5, 5, 5], [59.5, 0, 80, 20]])
+def test_query_boxes_that_hold_nobody_are_refused(box):
+    index = random_index(0, 5, width=4)
+    with pytest.raises(UserError, match="box"):
+        search_box(index, "q.png", np.zeros((30, 60, 3), np.uint8), box, describe)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.tuples(*[st.floats(-50, 110, width=32)] * 4))
+def test_a_cut_query_box_is_inside(box):
+    try:
+        x1, y1, x2, y2 = query_box(box, 60, 30)
+    except UserError:
+        return
+    assert 0 <= x1 < x2 <= 60 and 0 <= y1 < y2 <= 30
+    assert x1 >= box[0] and y1 >= box[1] and x2 <= box[2] and y2 <= box[3]
+
+
+@pytest.mark.parametrize("feature, message", [(np.ones(5), "has 5 numbers, those of the index 8"), (np.zeros(8), "zero"),
+                                              (np.full(8, np.nan), "NaN"), ([np.inf] + [0] * 7, "infinite")])
+def test_query_features_that_cannot_be_compared_are_refused(feature, message):
+    with pytest.raises(UserError, match=message):
+        search_index(random_index(0, 9), feature)
+
+
+@pytest.mark.parametrize("options, message", [(dict(top=0), "top 0"), (dict(engine="annoy"), "engine 'annoy'")])
+def test_options_that_are_not_offered_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        search_index(random_index(0, 9), np.ones(8), **options)
+
+
+# ---------------------------------------------------------------- searching
+
+
+def literal_search(index, feature, top, best_per_image, score_threshold):
+    "The definition, one person at a time."
+    people = index.detections
+    entries = [(-np.float32(similarity), row) for row, similarity in enumerate(people.features @ feature)
+               if people.scores[row] >= score_threshold]
+    seen, answer = set(), []
+    for similarity, row in sorted(entries):
+        scene = people.scene_index[row]
+        if not (best_per_image and scene in seen):
+            seen.add(scene)
+            answer.append((row, -similarity))
+    return answer[:top]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 30), st.booleans(), st.sampled_from([0.0, 0.5, 0.9, 2.0]))
+def test_search_agrees_with_its_definition(seed, images, top, best_per_image, score_threshold):
+    index = random_index(seed, images)
+    if len(index) == 0:
+        return
+    feature = index.detections.features[0]
+    feature = feature / np.linalg.norm(feature)
+    table = search_index(index, feature, top, best_per_image, score_threshold, engine="numpy")
+    expected = literal_search(index, feature, top, best_per_image, score_threshold)
+    assert table["image"].tolist() == [index.images[index.detections.scene_index[row]].name for row, _ in expected]
+    assert np.allclose(table["similarity"], [similarity for _, similarity in expected], atol=2e-6)
+    assert table["rank"].tolist() == list(range(1, len(expected) + 1))
+    assert np.allclose(table[["x1", "y1", "x2", "y2"]], index.detections.boxes[[row for row, _ in expected]])
+    assert (table["score"] >= score_threshold - 1e-4).all()
+
+
+def test_a_gallery_of_200000_people():
+    draw = np.random.default_rng(0)
+    features = draw.random((200_000, 256), dtype=np.float32)
+    features -= 0.5
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    query = features[123_456] + 0.01 * features[7]
+    query /= np.linalg.norm(query)
+    rows, similarity = nearest(features, query, 100, engine="numpy")
+    assert rows[0] == 123_456 and (np.diff(similarity) <= 0).all() and len(set(rows)) == 100
+    everybody = features @ query
+    assert (everybody > similarity[-1]).sum() == 99
+    offsets = np.arange(0, 200_001, 4)
+    images = [GalleryImage(f"s{number}", f"/s{number}", -1, str(number)) for number in range(50_000)]
+    index = GalleryIndex("toy", images, Detections([image.name for image in images], offsets, np.ones((200_000, 4)),
+                                                   np.linspace(0, 1, 200_000), features))
+    table = search_index(index, query, top=20, best_per_image=True, score_threshold=0.5, engine="numpy")
+    best = np.where(index.detections.scores >= 0.5, everybody, -1).reshape(-1, 4).max(axis=1)
+    assert table["image"].tolist() == [f"s{number}" for number in np.argsort(-best, kind="stable")[:20]]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed: pip install ps_nb[index]")
+@pytest.mark.parametrize("best_per_image", [False, True])
+def test_faiss_gives_the_same_people(best_per_image):
+    index = random_index(3, 400)
+    feature = np.random.default_rng(1).standard_normal(8)
+    tables = [search_index(index, feature, 25, best_per_image, 0.3, engine) for engine in ("numpy", "faiss", "auto")]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], atol=1e-5)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is not None, reason="faiss is installed here")
+def test_without_faiss_it_is_named_and_numpy_serves():
+    index = random_index(3, 40)
+    with pytest.raises(UserError, match=r"ps_nb\[index\]"):
+        search_index(index, np.ones(8), engine="faiss")
+    pd.testing.assert_frame_equal(search_index(index, np.ones(8)), search_index(index, np.ones(8), engine="numpy"))
+
+
+def test_faiss_is_called_as_it_is_documented(monkeypatch):
+    "A stand-in with the documented signature, for machines without faiss."
+    calls = []
+
+    def knn(xq, xb, k, metric):
+        assert metric == "inner product" and xq.dtype == xb.dtype == np.float32 and xq.flags.c_contiguous and k <= len(xb)
+        calls.append(k)
+        similarity = xq @ xb.T
+        rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(similarity, rows, axis=1), rows
+
+    stand_in = types.ModuleType("faiss")
+    stand_in.knn, stand_in.METRIC_INNER_PRODUCT = knn, "inner product"
+    stand_in.__spec__ = importlib.util.spec_from_loader("faiss", loader=None)
+    monkeypatch.setitem(sys.modules, "faiss", stand_in)
+    index = random_index(3, 400)
+    feature = np.random.default_rng(1).standard_normal(8)
+    for best_per_image in (False, True):
+        plain = search_index(index, feature, 25, best_per_image, 0.3, "numpy")
+        assert calls == []
+        pd.testing.assert_frame_equal(search_index(index, feature, 25, best_per_image, 0.3, "auto"), plain)
+        pd.testing.assert_frame_equal(search_index(index, feature, 10**6, best_per_image, 0.3, "faiss").head(25), plain)
+        assert len(calls) >= 2
+        calls.clear()
+
+
+def test_a_length_does_not_matter():
+    index = random_index(5, 40)
+    feature = np.random.default_rng(2).standard_normal(8)
+    pd.testing.assert_frame_equal(search_index(index, feature), search_index(index, 1000 * feature))
+
+
+# ---------------------------------------------------------------- results
+
+
+def test_results_say_the_same_in_every_format_and_every_time(tmp_path):
+    photos = make_photos(tmp_path / "photos, mine", 6)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    image = np.asarray(Image.open(photos / "s3.png"))
+    result = search_box(index, "s3.png", image, [0, 5, 8, 25], describe, top=4, score_threshold=0.0)
+    assert result.people["image"][0] == "photos, mine/s3.png" and result.people["similarity"][0] == 1
+    for folder in ("one", "two"):
+        write_search(result, tmp_path / folder, draw_search(result, image, index))
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["search.csv", "search.json", "search.png"]
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "one" / "search.csv"), result.people, check_dtype=False)
+    written = read_json(tmp_path / "one" / "search.json")
+    assert written["gallery"] == {"model": "toy", "images": 6, "people": len(index), "complete": True}
+    assert [row["image"] for row in written["people"]] == result.people["image"].tolist()
+    assert [row["box"] for row in written["people"]] == result.people[["x1", "y1", "x2", "y2"]].to_numpy().tolist()
+    assert Image.open(tmp_path / "one" / "search.png").format == "PNG"
+
+
+def test_nobody_found_is_a_result_too(tmp_path):
+    photos = make_photos(tmp_path / "photos", 3)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    image = np.zeros((30, 60, 3), np.uint8)
+    result = search_box(index, "q.png", image, [0, 5, 8, 25], describe, score_threshold=1.5)
+    write_search(result, tmp_path / "out", draw_search(result, image, index))
+    assert read_json(tmp_path / "out" / "search.json")["people"] == []
+    assert (tmp_path / "out" / "search.csv").read_text() == "rank,similarity,image,x1,y1,x2,y2,score\n"
+
+
+def test_a_photograph_that_is_gone_is_named(tmp_path):
+    photos = make_photos(tmp_path / "photos", 3)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    image = np.zeros((30, 60, 3), np.uint8)
+    result = search_box(index, "q.png", image, [0, 5, 8, 25], describe, score_threshold=0)
+    (photos / "s1.png").unlink()
+    with pytest.raises(UserError, match="s1.png"):
+        draw_search(result, image, index)
+
+
+def test_a_network_finds_again_what_it_found(tmp_path):
+    seed_everything(0)
+    detector = DetectorSettings(backbone="resnet18", anchor_sizes=(24.0, 48.0), anchor_ratios=(2.5,), test_candidates=100,
+                                test_proposals=20, region_size=(8, 4), feature_size=32, score_threshold=0.0)
+    searcher, size = PersonSearcher(detector), InputSize(96, 160)
+    photos = make_photos(tmp_path / "photos", 3)
+    model = model_fingerprint(searcher)
+    index = index_images([photos], lambda image: detect_image(searcher, image, size), model, tmp_path / "index")
+    assert len(index) > 0 and index.detections.features.shape[1] == 32
+    row = int(np.argmax(np.prod(index.detections.boxes[:, 2:] - index.detections.boxes[:, :2], axis=1)))
+    image = np.asarray(Image.open(photos / f"s{index.detections.scene_index[row]}.png"))
+    result = search_box(load_index(tmp_path / "index", model), "query", image, index.detections.boxes[row],
+                        lambda image, boxes: embed_boxes(searcher, image, boxes, size), score_threshold=0)
+    best = result.people.iloc[0]
+    assert best["similarity"] > 0.9999 and best["image"] == index.images[index.detections.scene_index[row]].name
