@@ -92,7 +92,7 @@ def make_batch(images: list[np.ndarray], boxes: list[np.ndarray], scenes: list[i
     return Batch(torch.from_numpy(padded).permute(0, 3, 1, 2), [(image.shape[1], image.shape[0]) for image in images],
                  [torch.as_tensor(each, dtype=torch.float32).reshape(-1, 4) for each in boxes], list(scenes))
 
-# %% ../nbs/13_loading.ipynb #d9d5bfc9
+# %% ../nbs/13_loading.ipynb #e988c271
 @dataclass(frozen=True)
 class Augmentation:
     "What training may change about a scene."
@@ -100,7 +100,7 @@ class Augmentation:
     sizes: tuple[InputSize, ...]  # one is drawn per scene and epoch
     flip: float = 0.5  # probability of mirroring
 
-
+# %% ../nbs/13_loading.ipynb #f1b7b36b
 class SceneBatches(torch.utils.data.Dataset):
     "The batches of one epoch as a map-style data set: item `i` is batch `i`, whoever asks for it."
 
