@@ -581,6 +581,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ps_nb.worlds.covered': ('worlds.html#covered', 'ps_nb/worlds.py'),
                               'ps_nb.worlds.deal_groups': ('worlds.html#deal_groups', 'ps_nb/worlds.py'),
                               'ps_nb.worlds.draw_height': ('worlds.html#draw_height', 'ps_nb/worlds.py'),
+                              'ps_nb.worlds.draw_yaw': ('worlds.html#draw_yaw', 'ps_nb/worlds.py'),
                               'ps_nb.worlds.foot_of': ('worlds.html#foot_of', 'ps_nb/worlds.py'),
                               'ps_nb.worlds.group_people': ('worlds.html#group_people', 'ps_nb/worlds.py'),
                               'ps_nb.worlds.lay_out': ('worlds.html#lay_out', 'ps_nb/worlds.py'),

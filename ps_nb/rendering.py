@@ -152,7 +152,7 @@ def light_figure(layer: np.ndarray, generator: np.random.Generator, side: float 
     colour = layer[:, :, :3]
     np.minimum(colour * factor[:, :, None], layer[:, :, 3:], out=colour, casting="unsafe")
 
-# %% ../nbs/12_rendering.ipynb #dc4e11f8
+# %% ../nbs/12_rendering.ipynb #4f55068a
 @dataclass(frozen=True)
 class Exposure:
     "How a camera changes what is before it: out = 255 gain cast (in / 255)^gamma, then blur, then noise."
@@ -184,8 +184,10 @@ def expose(image: np.ndarray, exposure: Exposure, generator: np.random.Generator
     if exposure.blur > 0.15:
         image = cv2.GaussianBlur(image, (0, 0), exposure.blur)
     if exposure.noise > 0:
-        noise = generator.standard_normal(image.shape, dtype=np.float32) * np.float32(exposure.noise)
-        image = np.clip(image + noise, 0, 255).astype(np.uint8)
+        noisy = generator.standard_normal(image.shape, dtype=np.float32)
+        noisy *= np.float32(exposure.noise)
+        noisy += image
+        image = np.clip(noisy, 0, 255, out=noisy).astype(np.uint8)
     return image
 
 # %% ../nbs/12_rendering.ipynb #708976d6

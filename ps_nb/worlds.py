@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HEIGHT_SHARES', 'CUHK_APPEARANCES', 'CUHK_WORLD', 'CAMERAS_SEEN', 'PRW_WORLD', 'CUHK_SIZES', 'PRW_SIZES',
            'FixedCamera', 'World', 'WorldSize', 'Appearance', 'ScenePlan', 'group_people', 'people_number',
-           'deal_groups', 'foot_of', 'draw_height', 'covered', 'lay_out', 'place_party', 'plan_hand_held',
+           'deal_groups', 'foot_of', 'draw_height', 'draw_yaw', 'covered', 'lay_out', 'place_party', 'plan_hand_held',
            'camera_place', 'walk_past', 'share_out', 'passages', 'plan_fixed_cameras']
 
 # %% ../nbs/17_worlds.ipynb #5efb4598
@@ -17,7 +17,7 @@ from .core import numpy_generator
 from .people import pick
 from .places import Place, random_place
 
-# %% ../nbs/17_worlds.ipynb #505ea0ac
+# %% ../nbs/17_worlds.ipynb #43d1ef26
 HEIGHT_SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -40,7 +40,7 @@ class World:
 
     people_train: float  # boxes per picture, published
     people_gallery: float
-    spread: float  # dispersion of the number of people per picture: variance m + m^2 / spread
+    spread: float  # dispersion of the number of strangers per picture: variance m + m^2 / spread
     group_sizes: tuple[float, ...]  # weights of groups of 1, 2, 3, ... people
     attendance: float  # probability that a member of a group is there when the group is
     companions: float  # probability that a labelled group has one more member whom nobody labelled
@@ -49,6 +49,7 @@ class World:
     aspect: tuple[float, float]  # mean and standard deviation of height / width of the narrowest boxes, published
     fashions: int  # outfits that all people of the world share
     details: int  # groups of attributes by which people of one fashion differ
+    views: tuple[float, float, float, float]  # how often people are seen from the front, the back, walking right and left
     hidden: float  # probability that something is put in front of a person
     things: float  # other things per picture
     overlap: float  # how much of a box another box may cover where people keep their distance
@@ -59,22 +60,23 @@ class World:
     cameras: tuple[FixedCamera, ...] = ()  # none: hand-held
     labelled: tuple[float, float] = (0.0, 0.0)  # share of labelled boxes in training and gallery, published (fixed cameras)
 
-# %% ../nbs/17_worlds.ipynb #1d002d48
+# %% ../nbs/17_worlds.ipynb #2f0a63d1
 CUHK_APPEARANCES = (0, 0, 1501, 804, 341, 135, 48, 28, 16, 9, 9, 2, 4, 1, 2)  # published: ids by pictures
 
 CUHK_WORLD = World(
     people_train=55272 / 11206, people_gallery=40871 / 6978, spread=2.5, group_sizes=(0.80, 0.155, 0.035, 0.01), attendance=0.88,
     companions=0.15, heights=(0.10, 0.15, 0.26, 0.38, 0.525, 0.74, 0.85), stranger_height=0.75, aspect=(2.75, 0.12),
-    fashions=40, details=3, hidden=0.12, things=1.8, overlap=0.3, exposure=0.45, blur=0.7, noise=6.0, place_pictures=6,
+    fashions=80, details=4, views=(0.70, 0.12, 0.09, 0.09), hidden=0.07, things=1.8, overlap=0.25, exposure=0.6, blur=0.6,
+    noise=5.0, place_pictures=6,
 )
 
-# %% ../nbs/17_worlds.ipynb #9ce4ad68
+# %% ../nbs/17_worlds.ipynb #35c7ff8c
 CAMERAS_SEEN = (0, 28, 67, 138, 252, 426, 116)  # published: ids of PRW by the number of cameras that saw them
 
 PRW_WORLD = World(
     people_train=18048 / 5704, people_gallery=25062 / 6112, spread=2.5, group_sizes=(0.70, 0.20, 0.07, 0.03), attendance=0.9,
-    companions=0.0, heights=(), stranger_height=1.0, aspect=(2.75, 0.2), fashions=40, details=3, hidden=0.0, things=7.0,
-    overlap=1.0, exposure=0.45, blur=0.7, noise=6.0, labelled=(14907 / 18048, 19127 / 25062),
+    companions=0.0, heights=(), stranger_height=1.0, aspect=(2.75, 0.2), fashions=15, details=3,
+    views=(0.25, 0.25, 0.25, 0.25), hidden=0.0, things=7.0, overlap=1.0, exposure=0.9, blur=1.2, noise=9.0, labelled=(14907 / 18048, 19127 / 25062),
     cameras=(
         FixedCamera(1, "campus", 0.409, 1.010, (0.067, 0.078, 0.106, 0.151, 0.307, 0.596, 0.655), (891, 891), 7906),
         FixedCamera(2, "street", 0.487, 0.800, (0.075, 0.091, 0.126, 0.183, 0.257, 0.402, 0.443), (754, 593), 5635),
@@ -85,7 +87,7 @@ PRW_WORLD = World(
     ),
 )
 
-# %% ../nbs/17_worlds.ipynb #ae5caa73
+# %% ../nbs/17_worlds.ipynb #10b1e622
 @dataclass(frozen=True)
 class WorldSize:
     "How large a twin is; pictures are `width` x `height` pixels."
@@ -109,7 +111,7 @@ CUHK_SIZES = {
 }
 PRW_SIZES = {
     "smoke": WorldSize(12, 12, 5, 4, 192, 108, 16, asked=3, camera_6=(120, 96)),
-    "small": WorldSize(250, 150, 60, 50, 480, 270, 22, asked=25, camera_6=(320, 256)),
+    "small": WorldSize(250, 150, 60, 50, 400, 225, 18, asked=25, camera_6=(280, 224)),
     "full": WorldSize(5704, 6112, 483, 544, 1280, 720, 36, asked=450, camera_6=(720, 576)),
 }
 
@@ -142,7 +144,7 @@ class ScenePlan:
     appearances: tuple[Appearance, ...]
     camera: int | None = None
 
-# %% ../nbs/17_worlds.ipynb #14de30eb
+# %% ../nbs/17_worlds.ipynb #2f4c7918
 def group_people(
     count: int,  # labelled people
     world: World,
@@ -159,9 +161,8 @@ def group_people(
 
 
 def people_number(mean: float, spread: float, generator: np.random.Generator) -> int:
-    "How many people a picture shows: one, and a negative binomial number of others."
-    others = max(mean - 1, 1e-3)
-    return 1 + int(generator.negative_binomial(spread, spread / (spread + others)))
+    "A negative binomial number of people with this mean and variance mean + mean^2 / spread."
+    return int(generator.negative_binomial(spread, spread / (spread + mean)))
 
 # %% ../nbs/17_worlds.ipynb #f988ada3
 def deal_groups(
@@ -190,7 +191,7 @@ def deal_groups(
         first += len(members)
     return cast, first
 
-# %% ../nbs/17_worlds.ipynb #f2ba46f8
+# %% ../nbs/17_worlds.ipynb #c3a0b899
 def foot_of(place: Place, height: float, stature: float) -> float:
     "The row of the feet of somebody drawn `height` tall, both as fractions of the picture's height."
     return place.horizon + height * place.camera_height / stature
@@ -204,6 +205,11 @@ def draw_height(quantiles: tuple[float, ...], factor: float, least: float, place
     return min(height, (1.04 - place.horizon) * 1.7 / place.camera_height, 0.9)
 
 
+def draw_yaw(world: World, generator: np.random.Generator) -> float:
+    "A direction to look at, in radians: 0 faces the camera."
+    return float(generator.choice([0.0, np.pi, np.pi / 2, -np.pi / 2], p=world.views) + generator.normal(0, 0.3))
+
+
 def covered(one: Appearance, other: Appearance) -> float:
     "Share of the smaller of two people's boxes that the other's covers, judged by their plans."
     def edges(each: Appearance, foot: float):
@@ -212,7 +218,7 @@ def covered(one: Appearance, other: Appearance) -> float:
     wide = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
     return wide / (0.34 * min(one.height, other.height))
 
-# %% ../nbs/17_worlds.ipynb #aa50e805
+# %% ../nbs/17_worlds.ipynb #5637dfb7
 def lay_out(
     cast: list[tuple[int, int, bool]],  # (person, group, labelled)
     place: Place,
@@ -240,19 +246,19 @@ def place_party(members, place: Place, aspect: float, least: float, factor: floa
     "Appearances of one group at a random spot."
     height = draw_height(world.heights, factor, least, place, generator)
     x = generator.uniform(0.14 * height, max(aspect - 0.14 * height, 0.15 * height))
-    yaw = float(generator.choice([0.0, np.pi, np.pi / 2, -np.pi / 2], p=[0.34, 0.26, 0.2, 0.2]) + generator.normal(0, 0.35))
+    yaw = draw_yaw(world, generator)
     inwards = 1 if x < aspect / 2 else -1
     party = []
     for step, (number, group, labelled) in enumerate(members):
         near = float(height * np.exp(generator.normal(0, 0.04)))
         party.append(Appearance(
             number, group, labelled, float(x + inwards * step * height * generator.uniform(0.3, 0.42)), near,
-            yaw + float(generator.normal(0, 0.2)), float(generator.uniform(0, 2 * np.pi)),
+            yaw + float(generator.normal(0, 0.15)), float(generator.uniform(0, 2 * np.pi)),
             float(generator.choice([0.15, 1.0], p=[0.3, 0.7])) * float(generator.uniform(0.7, 1.1)),
             "phone" if generator.random() < 0.12 else "swing"))
     return party
 
-# %% ../nbs/17_worlds.ipynb #f4bfab5c
+# %% ../nbs/17_worlds.ipynb #1098a768
 def plan_hand_held(world: World, size: WorldSize, seed: int) -> list[ScenePlan]:
     "The plans of all pictures of a world of many places, training pictures first."
     plans, first, stranger, group = [], 0, 10_000_000, 10_000_000
@@ -261,10 +267,11 @@ def plan_hand_held(world: World, size: WorldSize, seed: int) -> list[ScenePlan]:
     for split, scenes, persons, people in splits:
         generator = numpy_generator(seed, "cast", split)
         cast, first = deal_groups(group_people(persons, world, generator), scenes, world, first, generator)
+        strangers = max(0.5, people - sum(len(present) for present in cast) / scenes)
         for number in range(scenes):
             generator = numpy_generator(seed, "plan", split, number)
             present = list(cast[number])
-            missing = people_number(people, world.spread, generator) - len(present)
+            missing = max(people_number(strangers, world.spread, generator), 1 - len(present))
             while missing > 0:
                 group += 1
                 for _ in range(min(missing, len(group_people(2, world, generator)[0]))):
@@ -277,7 +284,7 @@ def plan_hand_held(world: World, size: WorldSize, seed: int) -> list[ScenePlan]:
             plans.append(ScenePlan(f"s{len(plans) + 1}.jpg", number, split, place, size.width, size.height, appearances))
     return plans
 
-# %% ../nbs/17_worlds.ipynb #c457fefb
+# %% ../nbs/17_worlds.ipynb #f02e7e5f
 def camera_place(camera: FixedCamera, seed: int) -> Place:
     "Where a fixed camera stands."
     generator = numpy_generator(seed, "camera", camera.number)
@@ -290,13 +297,13 @@ def walk_past(
     length: int,  # frames
     place: Place,
     heights: tuple[float, ...],
+    yaw: float,
     aspect: float,  # width / height of the picture
     least: float,  # smallest height
     generator: np.random.Generator,
 ) -> list[list[Appearance]]:
     "The appearances of a group in each frame of one passage."
     height = draw_height(heights, 1.0, least, place, generator)
-    yaw = float(generator.choice([0.0, np.pi, np.pi / 2, -np.pi / 2]) + generator.normal(0, 0.4))
     step = min(generator.uniform(0.2, 0.6) * height, 0.8 * aspect / length) * np.sin(yaw)
     middle = generator.uniform(0.1, 0.9) * aspect
     reach = abs(step) * (length - 1) / 2
@@ -363,7 +370,7 @@ def passages(
             found.append((camera, frame, 1, [(stranger, stranger, False)]))
     return found
 
-# %% ../nbs/17_worlds.ipynb #d581011c
+# %% ../nbs/17_worlds.ipynb #9a4c4471
 def plan_fixed_cameras(world: World, size: WorldSize, seed: int) -> list[ScenePlan]:
     "The plans of all frames of a world of fixed cameras, training frames first, camera by camera."
     plans, first = [], 0
@@ -376,8 +383,8 @@ def plan_fixed_cameras(world: World, size: WorldSize, seed: int) -> list[ScenePl
         for camera, start, run, members in passages(world, persons, frames, people, world.labelled[number], first, generator):
             width, height = size.camera_6 if world.cameras[camera].number == 6 else (size.width, size.height)
             place = camera_place(world.cameras[camera], seed)
-            walk = walk_past(members, run, place, world.cameras[camera].heights, width / height, size.least_height / height,
-                             generator)
+            walk = walk_past(members, run, place, world.cameras[camera].heights, draw_yaw(world, generator), width / height,
+                             size.least_height / height, generator)
             for moment, party in enumerate(walk):
                 standing[camera][start + moment].extend(party)
         for camera, rows in zip(world.cameras, standing):
