@@ -561,6 +561,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ps_nb.twins': { 'ps_nb.twins.annotated': ('twins.html#annotated', 'ps_nb/twins.py'),
                              'ps_nb.twins.ask_per_camera': ('twins.html#ask_per_camera', 'ps_nb/twins.py'),
                              'ps_nb.twins.begin': ('twins.html#begin', 'ps_nb/twins.py'),
+                             'ps_nb.twins.check_size': ('twins.html#check_size', 'ps_nb/twins.py'),
                              'ps_nb.twins.describe': ('twins.html#describe', 'ps_nb/twins.py'),
                              'ps_nb.twins.draw_all': ('twins.html#draw_all', 'ps_nb/twins.py'),
                              'ps_nb.twins.draw_batch': ('twins.html#draw_batch', 'ps_nb/twins.py'),

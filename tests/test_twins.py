@@ -1,0 +1,186 @@
+"The twins: resuming, reuse, refusals, protocols, truth, and their difficulty by a neutral yardstick."
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from ps_nb import twins
+from ps_nb.baselines import colour_histogram, features_of_boxes, features_of_queries
+from ps_nb.core import UserError, read_json
+from ps_nb.evaluation import evaluate_search
+from ps_nb.twins import render_twin
+from ps_nb.worlds import CUHK_SIZES, CUHK_WORLD, PRW_SIZES, PRW_WORLD, WorldSize, plan_fixed_cameras, plan_hand_held
+
+NAMES = ("cuhk-twin", "prw-twin")
+LITTLE = {"cuhk-twin": WorldSize(20, 16, 8, 7, 96, 72, 18, (6, 15)),
+          "prw-twin": WorldSize(20, 16, 6, 5, 96, 54, 12, asked=4, camera_6=(60, 48))}
+
+
+def pictures(root):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(root.rglob("*.jpg"))}
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def finished(request, tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished") / request.param
+    return request.param, root, render_twin(request.param, root, LITTLE[request.param], seed=3)
+
+
+def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
+    name, root, whole = finished
+    draw, calls = twins.draw_batch, []
+
+    def stops(plans, world, seed, folder):
+        calls.append(len(plans))
+        if len(calls) == 2:
+            draw(plans[:2], world, seed, folder)
+            (folder / plans[1].name).write_bytes(b"half a pict")  # the power went
+            raise KeyboardInterrupt
+        return draw(plans, world, seed, folder)
+
+    monkeypatch.setattr(twins, "draw_batch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        render_twin(name, tmp_path, LITTLE[name], seed=3)
+    assert not (tmp_path / "twin.json").exists()
+    with pytest.raises(UserError, match="unfinished twin of other parameters"):
+        render_twin(name, tmp_path, LITTLE[name], seed=4)
+    resumed = render_twin(name, tmp_path, LITTLE[name], seed=3)
+    assert calls == [32, 4, 4]  # the first batch was not drawn again
+    assert pictures(tmp_path) == pictures(root) and resumed.fingerprint() == whole.fingerprint()
+    assert read_json(tmp_path / "twin.json") == read_json(root / "twin.json")
+    assert not (tmp_path / "unfinished").exists()
+
+
+def test_finished_twin_is_reused_and_guarded(finished, monkeypatch):
+    name, root, whole = finished
+    monkeypatch.setattr(twins, "draw_batch", None)  # drawing anything would fail
+    assert render_twin(name, root, LITTLE[name], seed=3).fingerprint() == whole.fingerprint()
+    for other in (dict(size=LITTLE[name], seed=4), dict(size=replace(LITTLE[name], train_scenes=21), seed=3)):
+        with pytest.raises(UserError, match="other parameters"):
+            render_twin(name, root, **other)
+
+
+def test_truth_fits_the_annotation(finished):
+    name, root, twin = finished
+    truth = read_json(root / "twin.json")["scenes"]
+    for split in (twin.train, twin.gallery):
+        person_of = {}
+        for scene in split:
+            told = truth[scene.name]
+            assert len(told["persons"]) == len(told["groups"]) == len(told["hidden"]) == len(scene)
+            assert 0 <= min(told["hidden"], default=0) and max(told["hidden"], default=0) <= twins.SEEN
+            for identity, person in zip(scene.ids.tolist(), told["persons"]):
+                if identity >= 0:
+                    assert person_of.setdefault(identity, person) == person
+            assert (scene.boxes >= 0).all() and (scene.boxes <= [scene.width, scene.height] * 2).all()
+        assert len(set(person_of.values())) == len(person_of)
+    split = [{p for scene in part for p in truth[scene.name]["persons"]} for part in (twin.train, twin.gallery)]
+    assert not split[0] & split[1]
+
+
+def test_queries_are_answerable(finished):
+    _, _, twin = finished
+    for protocol in twin.protocols.values():
+        assert len(protocol) > 1
+        for query in protocol.queries:
+            assert len(query.positives) and query.scene not in query.positives
+            for scene in query.gallery(len(twin.gallery)):
+                assert (query.person in twin.gallery[scene].ids) == (scene in query.positives) or protocol.name == "multi-view"
+
+
+def test_galleries_are_nested_and_subsets_are_what_they_say(tmp_path):
+    size = replace(CUHK_SIZES["small"], train_scenes=4, train_persons=2, gallery_scenes=90, gallery_persons=60, width=80,
+                   height=60, least_height=11, galleries=(20, 50, 89))
+    twin = render_twin("cuhk-twin", tmp_path, size)
+    truth = read_json(tmp_path / "twin.json")["scenes"]
+    galleries = [twin.protocol(f"TestG{count}").queries for count in size.galleries]
+    for rows in zip(*galleries):
+        sets = [set(row.gallery(len(twin.gallery)).tolist()) for row in rows]
+        assert all(a < b for a, b in zip(sets, sets[1:])) and [len(each) for each in sets] == list(size.galleries)
+        assert len(sets[-1]) == len(twin.gallery) - 1
+    heights = sorted(query.box[3] - query.box[1] for query in galleries[2])
+    lowest = [query.box[3] - query.box[1] for query in twin.protocol("Resolution").queries]
+    assert sorted(lowest) == heights[: round(len(heights) / 10)]
+
+    def hidden(query):
+        row = np.flatnonzero(twin.gallery[query.scene].ids == query.person)[0]
+        return truth[twin.gallery[query.scene].name]["hidden"][row]
+
+    assert min(hidden(query) for query in twin.protocol("Occlusion").queries) > 0.4
+    assert sum(hidden(query) > 0.4 for query in galleries[2]) == len(twin.protocol("Occlusion"))
+
+
+def test_two_processes_render_once_and_alike(tmp_path):
+    name, root = "cuhk-twin", tmp_path / "alone"
+    render_twin(name, root, LITTLE[name], seed=3)
+    code = ("import sys; from ps_nb.twins import render_twin; from ps_nb.worlds import WorldSize;"
+            f"render_twin({name!r}, sys.argv[1], WorldSize(**{asdict(LITTLE[name])!r}), seed=3)")
+    several = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "both")], env={**os.environ, "PYTHONHASHSEED": str(seed)})
+               for seed in (1, 2)]
+    assert [process.wait(timeout=120) for process in several] == [0, 0]
+    assert pictures(tmp_path / "both") == pictures(root)
+
+
+@pytest.mark.parametrize("name,size,message", [
+    ("cuhk-twins", "small", "choose one of cuhk-twin, prw-twin"),
+    ("cuhk-twin", "paper", "choose one of smoke, small, full"),
+])
+def test_unknown_names_are_refused(tmp_path, name, size, message):
+    with pytest.raises(UserError, match=message):
+        render_twin(name, tmp_path, size)
+
+
+def test_impossible_sizes_are_refused(tmp_path):
+    for change in (dict(gallery_scenes=2), dict(width=0), dict(galleries=()), dict(galleries=(200,)), dict(train_persons=0),
+                   dict(least_height=500)):
+        with pytest.raises(UserError, match="cuhk-twin"):
+            render_twin("cuhk-twin", tmp_path / "size", replace(CUHK_SIZES["smoke"], **change))
+
+
+def test_other_folders_are_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="thesis.tex"):
+        render_twin("cuhk-twin", tmp_path, "smoke")
+    with pytest.raises(UserError, match="thesis.tex"):
+        render_twin("cuhk-twin", tmp_path / "thesis.tex", "smoke")
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(twins.Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left"):
+        render_twin("prw-twin", tmp_path, "smoke")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_plans_follow_the_published_counts(seed):
+    size = replace(CUHK_SIZES["full"], train_scenes=600, gallery_scenes=600, train_persons=296, gallery_persons=249)
+    for plans, world in ((plan_hand_held(CUHK_WORLD, size, seed), CUHK_WORLD),
+                         (plan_fixed_cameras(PRW_WORLD, replace(PRW_SIZES["full"], train_scenes=600, gallery_scenes=600,
+                                                                train_persons=51, gallery_persons=53), seed), PRW_WORLD)):
+        for split, people in (("train", world.people_train), ("gallery", world.people_gallery)):
+            part = [plan for plan in plans if plan.split == split]
+            assert len(part) == 600 and min(len(plan.appearances) for plan in part) >= 1
+            assert abs(sum(len(plan.appearances) for plan in part) / 600 / people - 1) < 0.12
+            for plan in part:
+                present = [each.person for each in plan.appearances]
+                assert len(present) == len(set(present))  # nobody is in a picture twice
+                assert all(np.isfinite([each.x, each.height, each.yaw]).all() for each in plan.appearances)
+
+
+def test_yardstick(tmp_path):
+    found = {}
+    for name, size, protocol in (("cuhk-twin", CUHK_SIZES["small"], "TestG100"), ("prw-twin", PRW_SIZES["small"], "standard")):
+        twin = render_twin(name, tmp_path / name, replace(size, train_scenes=6, train_persons=2))
+        boxes = features_of_boxes(twin.gallery, colour_histogram)
+        queries = features_of_queries(twin.gallery, twin.protocol(protocol), colour_histogram)
+        found[name] = evaluate_search(boxes, queries, twin.gallery, twin.protocol(protocol))["map"]
+    assert 0.3 < found["cuhk-twin"] < 0.6
+    assert found["prw-twin"] < 0.75 * found["cuhk-twin"]
