@@ -7,10 +7,14 @@ __all__ = ['TWINS', 'DRAWING', 'SEEN', 'twin_parameters', 'check_size', 'describ
            'number_people', 'scenes_of', 'make_queries', 'query_shares', 'make_protocols', 'ask_per_camera',
            'render_twin', 'draw_twin', 'begin']
 
-# %% ../nbs/12_twins.ipynb #97739e8f
+# %% ../nbs/12_twins.ipynb #c52f703d
+import contextlib
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -67,7 +71,7 @@ def describe(name: str, world: World, size: WorldSize, seed: int) -> dict:
     "Everything that decides what a twin looks like, as plain JSON values."
     return json.loads(json_text(dict(twin=name, drawing=DRAWING, seed=seed, world=asdict(world), size=asdict(size))))
 
-# %% ../nbs/12_twins.ipynb #89f0ffb4
+# %% ../nbs/12_twins.ipynb #ad9146e3
 def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) -> list[dict]:
     "Draw some pictures into `folder`; returns the record of each. Raises `UserError` when one cannot be written."
     records = []
@@ -87,15 +91,29 @@ def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) ->
     return records
 
 
-def draw_all(plans: list[ScenePlan], world: World, seed: int, folder: Path, unfinished: Path, batch: int = 32) -> list[dict]:
-    "Records of all plans; batches whose records lie in `unfinished` are not drawn again."
-    records = []
-    for start in progress(range(0, len(plans), batch), "rendering"):
-        kept = unfinished / f"{start:06d}.json"
-        if not kept.exists():
-            write_json(kept, draw_batch(plans[start : start + batch], world, seed, folder))
-        records.extend(read_json(kept))
-    return records
+def draw_all(
+    plans: list[ScenePlan],
+    world: World,
+    seed: int,
+    folder: Path,  # of the pictures
+    unfinished: Path,  # of the records of finished batches, which are not drawn again
+    workers: int,  # processes
+    batch: int = 32,
+) -> list[dict]:
+    "Records of all plans."
+    kept = {start: unfinished / f"{start:06d}.json" for start in range(0, len(plans), batch)}
+    missing = [start for start, path in kept.items() if not path.exists()]
+    batches = [plans[start : start + batch] for start in missing]
+    with contextlib.ExitStack() as stack:
+        draw = partial(draw_batch, world=world, seed=seed, folder=folder)
+        if workers > 1 and len(missing) > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn")))
+            drawn = pool.map(draw, batches)
+        else:
+            drawn = map(draw, batches)
+        for start, records in progress(zip(missing, drawn), "rendering", total=len(missing)):
+            write_json(kept[start], records)
+    return [record for path in kept.values() for record in read_json(path)]
 
 # %% ../nbs/12_twins.ipynb #6ccd3498
 SEEN = 0.85  # a figure hidden by more has no box
@@ -195,12 +213,13 @@ def ask_per_camera(gallery: list[Scene], asked: int, seed: int) -> list[tuple[in
             queries.append((number, gallery[number].boxes[row], person))
     return queries
 
-# %% ../nbs/12_twins.ipynb #0c6aca18
+# %% ../nbs/12_twins.ipynb #d9972209
 def render_twin(
     name: str,  # one of TWINS
     root: str | Path,  # the data set's own folder
     size: str | WorldSize = "small",  # smoke, small, full, or numbers of one's own
     seed: int = 0,
+    workers: int = 1,  # processes that draw; the pictures are the same whatever their number
 ) -> SearchSet:
     """The twin at `root`, drawn if it is not there yet, and read as the official data set is.
 
@@ -212,18 +231,18 @@ def render_twin(
     parameters = describe(name, world, size, seed)
     with locked(root):
         if not (root / "twin.json").exists():
-            draw_twin(name, root, world, size, seed, parameters)
+            draw_twin(name, root, world, size, seed, workers, parameters)
         elif read_json(root / "twin.json")["parameters"] != parameters:
             raise UserError(f"{root} holds a twin of other parameters (see its twin.json): choose another folder or delete it")
     return replace(read_prw(root) if world.cameras else read_cuhk_sysu(root), name=name)
 
 
-def draw_twin(name: str, root: Path, world: World, size: WorldSize, seed: int, parameters: dict) -> None:
+def draw_twin(name: str, root: Path, world: World, size: WorldSize, seed: int, workers: int, parameters: dict) -> None:
     "Draw a twin into `root`, or go on with one that was interrupted."
     unfinished, images = root / "unfinished", root / ("frames" if world.cameras else "Image/SSM")
     begin(root, unfinished, images, parameters)
     plans = plan_fixed_cameras(world, size, seed) if world.cameras else plan_hand_held(world, size, seed)
-    records = [annotated(record) for record in draw_all(plans, world, seed, images, unfinished)]
+    records = [annotated(record) for record in draw_all(plans, world, seed, images, unfinished, workers)]
     train, gallery = ([record for record in records if record["split"] == split] for split in ("train", "gallery"))
     scenes = scenes_of(gallery, images)
     if world.cameras:

@@ -34,7 +34,7 @@ def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypat
     name, root, whole = finished
     draw, calls = twins.draw_batch, []
 
-    def stops(plans, world, seed, folder):
+    def stops(plans, *, world, seed, folder):
         calls.append(len(plans))
         if len(calls) == 2:
             draw(plans[:2], world, seed, folder)
@@ -119,10 +119,12 @@ def test_two_processes_render_once_and_alike(tmp_path):
     render_twin(name, root, LITTLE[name], seed=3)
     code = ("import sys; from ps_nb.twins import render_twin; from ps_nb.worlds import WorldSize;"
             f"render_twin({name!r}, sys.argv[1], WorldSize(**{asdict(LITTLE[name])!r}), seed=3)")
-    several = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "both")], env={**os.environ, "PYTHONHASHSEED": str(seed)})
-               for seed in (1, 2)]
+    command = [sys.executable, "-c", code, str(tmp_path / "both")]
+    several = [subprocess.Popen(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}) for seed in (1, 2)]
     assert [process.wait(timeout=120) for process in several] == [0, 0]
     assert pictures(tmp_path / "both") == pictures(root)
+    render_twin(name, tmp_path / "workers", LITTLE[name], seed=3, workers=2)
+    assert pictures(tmp_path / "workers") == pictures(root)
 
 
 @pytest.mark.parametrize("name,size,message", [
