@@ -1,0 +1,102 @@
+"""Every experiment runs at `smoke`, as `ps-nb reproduce` runs it, and leaves a whole result. All of them share one run folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ps_nb.core import UserError, read_json
+from ps_nb.reproduce import experiment_notebooks, reproduce
+from ps_nb.results import published_artefact
+
+FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
+EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))
+PARAMETERS = {"beyond/all_systems": {"seeds": "0,1", "images": 1}}  # where the defaults would leave something untried
+
+
+@pytest.fixture
+def folders(tmp_path, tmp_path_factory, monkeypatch):
+    "Results are the test's own; runs belong to all tests, whichever process they are in; every kernel computes on one core."
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "experiments"
+    monkeypatch.setenv("PS_NB_RUNS", str(shared))
+    monkeypatch.setenv("PS_NB_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("PS_NB_MOT", raising=False)
+    return tmp_path
+
+
+def whole(result, about):
+    "Every row has its keys and numbers that can be, and every claim its verdict."
+    assert result["profile"] == "smoke" and result["rows"] and set(about["keys"]) <= set(result["columns"])
+    measured = set(about["metrics"]) & set(result["columns"])
+    shares = [metric for metric in measured if about["metrics"][metric] == "%"]
+    for row in result["rows"]:
+        assert all(row[key] is not None for key in about["keys"]), row
+        values = [row[metric] for metric in measured if row[metric] is not None]
+        assert values and all(value >= 0 for value in values), row
+        assert all(row[metric] <= 1 for metric in shares if row[metric] is not None), row
+    assert [claim["id"] for claim in result["claims"]] == [claim["id"] for claim in about["claims"]]
+    assert all(claim["evidence"] for claim in result["claims"])
+
+
+def check_all_systems(result):
+    systems = [row for row in result["rows"] if row["boxes"] == "detected"]
+    told = [row for row in result["rows"] if row["boxes"] == "true"]
+    assert systems and all(row["seeds"] == 2 and row["map_std"] is not None for row in result["rows"])
+    assert len(result["recipes"]) == 2 * len({row["system"] for row in systems}), "one run a system and seed"
+    for row in systems:
+        assert min(row[name] for name in ("parameters", "gflops", "training_seconds", "search_seconds")) > 0
+        assert row["detection_ap"] is not None and row["parameters_std"] == row["gflops_std"] == 0
+    for row in told:
+        assert row["detection_ap"] is None and row["identity_labels"] is False and row["recall"] == 1
+    for name in {row["system"] for row in result["rows"]}:
+        own = [row for row in result["rows"] if row["system"] == name]
+        assert [row["gallery_size"] for row in own] == [row["gallery_size"] for row in systems[: len(own)]] and len(own) > 1
+        falling = [row["map"] for row in own]
+        assert falling == sorted(falling, reverse=True), "a larger gallery that holds the smaller one cannot be easier"
+
+
+def check_real_video(result):
+    assert result["picture"] is None, "no picture of real people is written"
+    rows = {(row["method"], row["boxes"]): row for row in result["rows"]}
+    assert len(rows) == 5 and {("after training", "true"), ("after training", "detected")} < set(rows)
+    queries = {row["queries"] for row in result["rows"]}
+    assert len(queries) == 1 and queries.pop() >= 5
+    assert rows["colour histogram", "true"]["map"] > 0.2, "people in video keep their clothes on"
+
+
+CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
+    if experiment == "beyond/real_video":
+        data = os.environ.get("PS_NB_TEST_DATA")
+        if not data or not (Path(data) / "mot").is_dir():
+            pytest.skip("PS_NB_TEST_DATA names no folder with mot/, the MOTChallenge sequences")
+        monkeypatch.setenv("PS_NB_MOT", str(Path(data) / "mot"))
+    key, name = experiment.split("/")
+    assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
+    result = read_json(folders / "results" / "smoke" / key / f"{name}.json")
+    whole(result, published_artefact(key, name))
+    CHECKS.get(experiment, lambda result: None)(result)
+    pictures = [path.name for path in (folders / "results").rglob("*.png")]
+    assert pictures == ([result["picture"]] if result["picture"] else [])
+
+
+def test_every_experiment_is_named_after_an_artefact():
+    for key in {experiment.split("/")[0] for experiment in EXPERIMENTS}:
+        listed = {f"{key}/{path.stem}" for path in experiment_notebooks(key)}
+        assert listed == {each for each in EXPERIMENTS if each.startswith(f"{key}/")}
+
+
+def test_video_that_is_not_there_is_one_line_and_no_result(folders):
+    reason = reproduce("beyond", ["real_video"])["real_video"]
+    assert reason.startswith("UserError: ") and "set the environment variable PS_NB_MOT" in reason and "\n" not in reason
+    assert not (folders / "results" / "smoke").exists()
+
+
+def test_a_parameter_that_does_not_exist_is_refused_before_any_work(folders):
+    with pytest.raises(UserError, match="no parameter system: it has profile, seeds, dataset, images"):
+        reproduce("beyond", ["all_systems"], parameters={"system": "oim"})
