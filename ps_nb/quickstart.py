@@ -52,12 +52,12 @@ def score_row(method: str, boxes: str, detections: Detections, data: SearchSet, 
             "top5": scores["search"]["top5"], "top10": scores["search"]["top10"], "detection_ap": found["ap"],
             "detection_recall": found["recall"], "queries": scores["search"]["queries"]}
 
-# %% ../nbs/85_quickstart.ipynb #6e9d3fc0
+# %% ../nbs/85_quickstart.ipynb #53e414e5
 def compare(data: SearchSet, recipe: Recipe, profile: str, seed: int = 0, device: str = "auto") -> tuple[pd.DataFrame, Run]:
     "The table above for `data`, and the trained run."
     protocol = largest_protocol(data)
     rows = [score_row("colour histogram", "true", by_colour(data, protocol), data, protocol)]
-    before = new_searcher(recipe, profile, seed, device)
+    before = new_searcher(recipe, data, profile, seed, device)
     rows.append(score_row("before training", "true", on_true_boxes(before, recipe, data, protocol), data, protocol))
     run = trained(recipe, data, profile, seed, device)
     rows.append(score_row("after training", "true", on_true_boxes(run.searcher, recipe, data, protocol), data, protocol))

@@ -27,7 +27,7 @@ def check_profile(profile: str) -> str:
         raise UserError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
     return profile
 
-# %% ../nbs/80_recipes.ipynb #cca97394
+# %% ../nbs/80_recipes.ipynb #96470ddf
 @dataclass(frozen=True)
 class Matching:
     "Online instance matching with identities (Xiao et al. 2017)."
@@ -48,6 +48,7 @@ class Recipe:
     schedule: Schedule
     objective: Matching
     weights: str = "objects"  # starting weights: objects, imagenet or random
+    spread: bool = True  # start the re-id layer as the whitening of the training boxes, else at random
 
 # %% ../nbs/80_recipes.ipynb #e0596fd5
 def recipe_to_json(recipe) -> dict:
@@ -76,7 +77,7 @@ def recipe_from_json(value, kind=Recipe):
         raise UserError(f"recipe value {value!r} should be of type {kind.__name__}")
     return value
 
-# %% ../nbs/80_recipes.ipynb #ad8a2d98
+# %% ../nbs/80_recipes.ipynb #6acf4c04
 SMALL_DETECTOR = DetectorSettings(
     backbone="resnet18", frozen_groups=2, anchor_sizes=(28.0, 44.0, 68.0, 100.0), anchor_ratios=(2.6,), anchor_samples=64,
     train_candidates=400, train_proposals=100, test_candidates=300, test_proposals=60, region_samples=32,
@@ -90,7 +91,8 @@ def oim(profile: str) -> Recipe:
     if check_profile(profile) in ("full", "paper"):
         return Recipe("oim", DetectorSettings(), Augmentation((InputSize(600, 1000),)), InputSize(600, 1000),
                       Schedule(epochs=9, batch_size=2, learning_rate=0.001, warm_up_steps=0, drop_epochs=(7,)),
-                      Matching(queue_size=5000, scale=10.0), weights="imagenet" if profile == "paper" else "objects")
+                      Matching(queue_size=5000, scale=10.0), weights="imagenet" if profile == "paper" else "objects",
+                      spread=profile != "paper")
     if profile == "small":
         return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(240, 320),)), InputSize(240, 320),
                       Schedule(epochs=14, batch_size=4, learning_rate=0.01, warm_up_steps=60, drop_epochs=(11,)),

@@ -6,7 +6,7 @@
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'object_training', 'starting_backbone', 'Run', 'new_searcher',
            'peak_memory_mb', 'run_identity', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
 
-# %% ../nbs/81_runs.ipynb #e99cd498
+# %% ../nbs/81_runs.ipynb #b9f29546
 import os
 import resource
 import sys
@@ -22,7 +22,7 @@ from .backbones import Backbone, imagenet_weights, load_weights
 from .core import UserError, atomic_path, choose_device, fingerprint, locked, read_json, seed_everything, write_json
 from .datasets import read_cuhk_sysu, read_prw
 from .detector import PersonSearcher
-from .inference import detect_scenes, embed_queries
+from .inference import detect_scenes, embed_queries, spread_features
 from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
 from .recipes import Recipe, check_profile, recipe_from_json, recipe_to_json
@@ -72,7 +72,7 @@ def starting_backbone(recipe: Recipe, profile: str, device: str = "auto") -> Bac
         raise UserError(f"unknown starting weights {recipe.weights!r}: choose objects, imagenet or random")
     return backbone
 
-# %% ../nbs/81_runs.ipynb #7301e73b
+# %% ../nbs/81_runs.ipynb #6679c09f
 @dataclass(frozen=True, eq=False)
 class Run:
     "A trained searcher and how it came to be."
@@ -83,11 +83,14 @@ class Run:
     facts: dict  # seed, data, weights, device, precision, seconds, peak_memory_mb, log
 
 
-def new_searcher(recipe: Recipe, profile: str, seed: int, device: str = "auto") -> PersonSearcher:
-    "The searcher of `recipe` before training: starting weights and seeded heads."
+def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> PersonSearcher:
+    "The searcher of `recipe` before training: starting weights, seeded heads, perhaps a first feature from `data`'s boxes."
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
-    return PersonSearcher(recipe.detector, backbone)
+    searcher = PersonSearcher(recipe.detector, backbone).to(choose_device(device))
+    if recipe.spread:
+        spread_features(searcher, data.train, recipe.test_size)
+    return searcher
 
 
 def peak_memory_mb() -> float:
@@ -102,18 +105,18 @@ def run_identity(recipe: Recipe, data: SearchSet, profile: str, seed: int) -> di
     seen = replace(data, gallery=[], protocols={})  # what is searched later does not change what was learned
     return {"recipe": recipe_to_json(recipe), "data": seen.fingerprint(), "data_name": data.name, "seed": seed, "weights": start}
 
-# %% ../nbs/81_runs.ipynb #63ac0187
+# %% ../nbs/81_runs.ipynb #f35be422
 def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device: str = "auto", precision: str = "auto",
             after_epoch=None) -> Run:
     "The run of `recipe` on the training scenes of `data` with `seed`: found, finished or made."
     identity = run_identity(recipe, data, profile, seed)
     folder = runs_folder() / f"{recipe.name}-{fingerprint(identity)}"
     with locked(folder):
-        searcher = new_searcher(recipe, profile, seed, device)
         chosen = choose_device(device)
         if not (folder / "run.json").exists():
             print(f"training {recipe.name} on {data.name}, seed {seed}: {recipe.schedule.epochs} epochs, into {folder.name}")
             started = time.monotonic()
+            searcher = new_searcher(recipe, data, profile, seed, device)
             objective = IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
             log = train(searcher, objective, data.train, recipe.augmentation, recipe.schedule, folder, seed, device, precision,
                         after_epoch=after_epoch)
