@@ -16,7 +16,7 @@ import numpy as np
 from .core import numpy_generator
 from .rendering import COLOURS, Fabric, ellipse, light_figure, muted, paint, shaded, shrink
 
-# %% ../nbs/03_people.ipynb #6149b17e
+# %% ../nbs/03_people.ipynb #f311ba8b
 @dataclass(frozen=True)
 class Person:
     "The persistent appearance of one person. A `bag` or `print` that is absent is called `none`."
@@ -45,7 +45,7 @@ class Person:
     bag_colour: tuple[int, int, int]
     bag_side: int  # 1 left, -1 right
 
-
+# %% ../nbs/03_people.ipynb #27d6e3d6
 @dataclass(frozen=True)
 class Pose:
     "How a person stands in one picture."
@@ -55,7 +55,7 @@ class Pose:
     stride: float = 1.0  # length of the steps, 0 stands still
     arm: str = "swing"  # swing, or phone: one forearm raised
 
-# %% ../nbs/03_people.ipynb #dbfad97a
+# %% ../nbs/03_people.ipynb #ae9b0649
 CLOTHES = dict(  # weights of the colours of outer clothes
     black=16, charcoal=10, grey=9, silver=4, white=10, navy=11, denim=6, blue=6, sky=3, teal=2, green=3, olive=4, khaki=4,
     beige=5, brown=5, rust=2, orange=1.5, yellow=2, red=5, maroon=3, pink=3, purple=2,
@@ -69,7 +69,7 @@ def pick(generator: np.random.Generator, weights: dict[str, float]) -> str:
     edges = list(accumulate(weights.values()))
     return list(weights)[min(bisect(edges, generator.random() * edges[-1]), len(edges) - 1)]
 
-
+# %% ../nbs/03_people.ipynb #b66f0207
 def clothing(generator: np.random.Generator, plain: float) -> Fabric:
     "A fabric for clothes: weighted colours, patterned with probability 1 - `plain`."
     colour, second = (COLOURS[pick(generator, CLOTHES)] for _ in range(2))
@@ -102,7 +102,7 @@ def random_person(generator: np.random.Generator) -> Person:
         bag_colour=muted(COLOURS[pick(generator, CLOTHES)], generator), bag_side=int(generator.choice([-1, 1])),
     )
 
-# %% ../nbs/03_people.ipynb #c9f11757
+# %% ../nbs/03_people.ipynb #989b4c83
 DETAILS = {  # what a look-alike may have of their own, each group redrawn as a whole
     "head": ("hair", "hair_style", "hat", "hat_colour"),
     "bag": ("bag", "bag_colour", "bag_side"),
@@ -130,7 +130,7 @@ def look_alike(person: Person, generator: np.random.Generator, details: int) -> 
         changed["is_open"] = False
     return replace(person, **changed)
 
-
+# %% ../nbs/03_people.ipynb #36d92eb9
 def person(number: int, families: int, details: int, seed: int) -> Person:
     "Person `number` of a world whose people dress in `families` fashions; people of one fashion differ in `details`."
     generator = numpy_generator(seed, "person", number)

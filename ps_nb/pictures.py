@@ -33,7 +33,7 @@ from ps_nb.rendering import (
 )
 from .worlds import ScenePlan, World, foot_of
 
-# %% ../nbs/06_pictures.ipynb #fe439f3b
+# %% ../nbs/06_pictures.ipynb #8c0fd527
 OUTDOORS = ("tree", "car", "hedge", "pole")
 
 
@@ -54,7 +54,7 @@ THINGS = {
     "coat rack": Thing(1.7, 0.95, 0.8, 0.8), "sign": Thing(2.2, 0.34, 0.05, 1.5), "poster stand": Thing(1.8, 0.7, 0.6, 0.8),
 }
 
-
+# %% ../nbs/06_pictures.ipynb #a09eb919
 def draw_thing(kind: str, height: int, generator: np.random.Generator) -> np.ndarray:
     "(height, ., 4) layer of one of `THINGS`. Raises `UserError` on an unknown kind."
     if kind not in THINGS:
@@ -75,7 +75,7 @@ def draw_thing(kind: str, height: int, generator: np.random.Generator) -> np.nda
     light_figure(layer, generator, side=0.15, folds=0.04)
     return layer
 
-# %% ../nbs/06_pictures.ipynb #45633740
+# %% ../nbs/06_pictures.ipynb #25d23eea
 def statue(generator: np.random.Generator, height: int) -> np.ndarray:
     "A person of stone or bronze on a plinth, (height, ., 4)."
     figure = draw_person(random_person(generator), Pose(float(generator.uniform(-3, 3)), 0.8, 0.5), int(0.72 * height), generator)
@@ -90,12 +90,12 @@ def statue(generator: np.random.Generator, height: int) -> np.ndarray:
     layer[: figure.shape[0]] = np.maximum(layer[: figure.shape[0]], figure)
     return layer
 
-
+# %% ../nbs/06_pictures.ipynb #cc7a488e
 def pick_stone(generator: np.random.Generator) -> tuple[int, int, int]:
     "The colour of a statue."
     return ((168, 164, 156), (120, 140, 122), (140, 112, 84))[int(generator.integers(3))]
 
-# %% ../nbs/06_pictures.ipynb #af5e7e37
+# %% ../nbs/06_pictures.ipynb #c00fc5a3
 def paint_car(layer: np.ndarray, generator: np.random.Generator) -> None:
     "A car seen from the side."
     height, width = layer.shape[:2]
@@ -112,7 +112,7 @@ def paint_car(layer: np.ndarray, generator: np.random.Generator) -> None:
         paint(layer, ellipse(x * width, 0.82 * height, 0.17 * height, 0.17 * height), Fabric((30, 30, 32)), height)
         paint(layer, ellipse(x * width, 0.82 * height, 0.09 * height, 0.09 * height), Fabric((140, 142, 146)), height)
 
-
+# %% ../nbs/06_pictures.ipynb #68c24631
 def paint_bench(layer: np.ndarray, generator: np.random.Generator) -> None:
     "A bench."
     wide = layer.shape[1] / layer.shape[0]
@@ -123,7 +123,7 @@ def paint_bench(layer: np.ndarray, generator: np.random.Generator) -> None:
     for x in (0.06, 0.9):
         block(layer, x * wide, 0.0, (x + 0.04) * wide, 1.0, (52, 54, 58))
 
-
+# %% ../nbs/06_pictures.ipynb #dd292b7a
 def paint_rack(layer: np.ndarray, generator: np.random.Generator) -> None:
     "Coats on a rail."
     height, width = layer.shape[:2]
@@ -138,7 +138,7 @@ def paint_rack(layer: np.ndarray, generator: np.random.Generator) -> None:
         target = layer[top : top + coat.shape[0], max(0, left) : max(0, left) + shown.shape[1]]
         target[:] = np.where(shown[:, :, 3:] > 127, shown, target)
 
-# %% ../nbs/06_pictures.ipynb #ced0f08c
+# %% ../nbs/06_pictures.ipynb #8253e9fb
 def paint_plant(layer: np.ndarray, generator: np.random.Generator, kind: str) -> None:
     "A tree or a hedge."
     height, width = layer.shape[:2]
@@ -157,7 +157,7 @@ def paint_plant(layer: np.ndarray, generator: np.random.Generator, kind: str) ->
     if kind == "hedge":
         block(layer, 0.04 * width / height, 0.4, 0.96 * width / height, 1.0, shaded(green, 0.85))
 
-
+# %% ../nbs/06_pictures.ipynb #a26d5a1a
 def paint_post(layer: np.ndarray, generator: np.random.Generator, kind: str) -> None:
     "A pole, bin, bollard, sign or poster stand."
     height, width = layer.shape[:2]
@@ -215,13 +215,13 @@ class DrawnScene:
     boxes: np.ndarray  # (P, 4) int64 xyxy, of whole figures, clipped to the picture
     hidden: np.ndarray  # (P,) share of the figure that is covered by others or beyond the picture's edge
 
-# %% ../nbs/06_pictures.ipynb #e2042b30
+# %% ../nbs/06_pictures.ipynb #b4c40890
 @lru_cache(maxsize=8)
 def wide_backdrop(place: Place, width: int, height: int, seed: int) -> np.ndarray:
     "The backdrop of a place, kept for the next picture of the same place."
     return draw_backdrop(place, width, height, seed)
 
-
+# %% ../nbs/06_pictures.ipynb #d9c92caa
 def stand_things(plan: ScenePlan, world: World, generator: np.random.Generator) -> list[tuple[float, float, str]]:
     "(foot, x, kind) of what stands about: some of it before people, the rest where it hides nobody's middle."
     weights = {kind: thing.weight for kind, thing in THINGS.items() if plan.place.kind != "mall" or kind not in OUTDOORS}
@@ -251,7 +251,7 @@ def fixed_things(plan: ScenePlan, world: World, seed: int) -> list[tuple[float, 
         things.append((foot, generator.uniform(0, plan.width / plan.height), pick(generator, weights)))
     return things
 
-# %% ../nbs/06_pictures.ipynb #efc02bd3
+# %% ../nbs/06_pictures.ipynb #7b59329f
 def draw_figures(plan: ScenePlan, world: World, seed: int) -> list[tuple[float, float, int, np.ndarray, float]]:
     "(foot row, x, index of the appearance or -1, layer, width in pixels) of people and things, far to near."
     generator = numpy_generator(seed, "figures", plan.split, plan.number)
@@ -269,7 +269,7 @@ def draw_figures(plan: ScenePlan, world: World, seed: int) -> list[tuple[float, 
         figures.append((foot, x, -1, layer, THINGS[kind].foot * layer.shape[0]))
     return sorted(figures, key=lambda figure: figure[0])
 
-
+# %% ../nbs/06_pictures.ipynb #ad5f2621
 def draw_scene(plan: ScenePlan, world: World, seed: int, exposure: Exposure | None = None) -> DrawnScene:
     "The picture of a plan: the same plan, world and seed give the same picture. `exposure` replaces that of the camera."
     generator = numpy_generator(seed, "picture", plan.split, plan.number)
@@ -295,7 +295,7 @@ def draw_scene(plan: ScenePlan, world: World, seed: int, exposure: Exposure | No
         exposure = camera_exposure(plan, world, seed)
     return DrawnScene(expose(image, exposure, generator), boxes, hidden.round(4))
 
-# %% ../nbs/06_pictures.ipynb #84c9e199
+# %% ../nbs/06_pictures.ipynb #d4875ca4
 def view_of(plan: ScenePlan, seed: int, generator: np.random.Generator) -> np.ndarray:
     "The empty place as this picture sees it: a fixed camera sees the same every time, another one a piece of the place."
     if plan.camera is not None:
@@ -304,7 +304,7 @@ def view_of(plan: ScenePlan, seed: int, generator: np.random.Generator) -> np.nd
     left = int(generator.integers(wide.shape[1] - plan.width + 1))
     return wide[:, left : left + plan.width].copy()
 
-
+# %% ../nbs/06_pictures.ipynb #3c6d20d2
 def hide(seen: tuple[slice, slice, np.ndarray], rows: slice, columns: slice, coverage: np.ndarray) -> None:
     "Take away from what is seen of a figure what `coverage` at `rows`, `columns` covers; in place."
     top, bottom = max(seen[0].start, rows.start), min(seen[0].stop, rows.stop)
@@ -314,14 +314,14 @@ def hide(seen: tuple[slice, slice, np.ndarray], rows: slice, columns: slice, cov
         cover = coverage[top - rows.start : bottom - rows.start, left - columns.start : right - columns.start]
         part *= 1 - cover / np.float32(255)
 
-
+# %% ../nbs/06_pictures.ipynb #6de36645
 def outline_box(layer: np.ndarray, left: int, top: int) -> tuple[int, int, int, int]:
     "x1, y1, x2, y2 in the picture of what a layer shows."
     solid = layer[:, :, 3] > 64
     rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
     return left + int(columns[0]), top + int(rows[0]), left + int(columns[-1]) + 1, top + int(rows[-1]) + 1
 
-
+# %% ../nbs/06_pictures.ipynb #506925a0
 def widened(box: tuple[int, int, int, int], plan: ScenePlan, world: World, generator: np.random.Generator) -> list[int]:
     "The box as an annotator draws it: never much narrower than the published aspect, and within the picture."
     x1, y1, x2, y2 = box
@@ -330,7 +330,7 @@ def widened(box: tuple[int, int, int, int], plan: ScenePlan, world: World, gener
     left, right = max(0, round(middle - wide / 2)), min(plan.width, round(middle + wide / 2))
     return [min(left, plan.width - 1), min(max(0, y1), plan.height - 1), max(right, 1), min(max(1, y2), plan.height)]
 
-
+# %% ../nbs/06_pictures.ipynb #e80277e4
 def camera_exposure(plan: ScenePlan, world: World, seed: int) -> Exposure:
     "What light and camera make of this picture: some of it belongs to the place or camera, some to the moment."
     scale = plan.height / 240

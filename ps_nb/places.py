@@ -27,7 +27,7 @@ from ps_nb.rendering import (
     smooth_field,
 )
 
-# %% ../nbs/04_places.ipynb #45689359
+# %% ../nbs/04_places.ipynb #36554d01
 KINDS = ("street", "shops", "park", "campus", "mall")
 
 
@@ -46,7 +46,7 @@ class Place:
         "Size of a metre, in pixels of a picture `height` pixels high, at ground whose row is `foot`, a fraction of the height."
         return (foot - self.horizon) * height / self.camera_height
 
-
+# %% ../nbs/04_places.ipynb #7c5cf88a
 def random_place(number: int, seed: int) -> Place:
     "The place `number` of a world, photographed at eye height or from above."
     generator = numpy_generator(seed, "place", number)
@@ -55,7 +55,7 @@ def random_place(number: int, seed: int) -> Place:
     return Place(number, kind, float(generator.uniform(0.14, 0.34)), camera_height, float(generator.uniform(-1, 1)),
                  0.0 if kind == "mall" else float(generator.uniform(0, 1)))
 
-# %% ../nbs/04_places.ipynb #374eb009
+# %% ../nbs/04_places.ipynb #15083081
 GROUNDS = {
     "street": ((150, 148, 146), (134, 133, 134)), "shops": ((176, 166, 150), (160, 150, 136)),
     "park": ((122, 146, 84), (104, 128, 70)), "campus": ((164, 160, 156), (148, 144, 140)),
@@ -70,7 +70,7 @@ def block(layer: np.ndarray, left: float, top: float, right: float, bottom: floa
     if last[0] >= first[0] and last[1] >= first[1]:
         cv2.rectangle(layer, first, last, (*colour[:3], 255), -1)
 
-
+# %% ../nbs/04_places.ipynb #73c706dd
 def draw_ground(layer: np.ndarray, place: Place, generator: np.random.Generator) -> None:
     "Sky above the horizon, ground with its lines below."
     size, width = layer.shape[:2]
@@ -97,7 +97,7 @@ def draw_ground(layer: np.ndarray, place: Place, generator: np.random.Generator)
     stains = 1 + 0.02 * smooth_field(generator, ground.shape[0], width, (7, 11))
     np.clip(ground * stains[:, :, None], 0, 255, out=ground, casting="unsafe")
 
-# %% ../nbs/04_places.ipynb #2241eabd
+# %% ../nbs/04_places.ipynb #03b58b2e
 def draw_road(layer: np.ndarray, place: Place, vanishing: np.ndarray, colour, generator: np.random.Generator) -> None:
     "A road, or a path in a park, across the picture or towards the vanishing point; sometimes a zebra crossing on it."
     size, width = layer.shape[:2]
@@ -129,7 +129,7 @@ def draw_road(layer: np.ndarray, place: Place, vanishing: np.ndarray, colour, ge
             stripe = [on_ground(x, near), on_ground(x + 0.1, near), on_ground(x + 0.1, far), on_ground(x, far)]
             paint(layer, np.array(stripe), white, size)
 
-
+# %% ../nbs/04_places.ipynb #28d38ed6
 def draw_skyline(layer: np.ndarray, place: Place, generator: np.random.Generator) -> None:
     "Pale houses and trees far away, where no wall hides them."
     x = 0.0
@@ -139,7 +139,7 @@ def draw_skyline(layer: np.ndarray, place: Place, generator: np.random.Generator
         block(layer, x, place.horizon - generator.uniform(0.03, 0.12), x + width, place.horizon + 0.01, haze)
         x += width
 
-# %% ../nbs/04_places.ipynb #86ed4963
+# %% ../nbs/04_places.ipynb #147f7773
 def mannequin(generator: np.random.Generator, height: int) -> np.ndarray:
     "A dressed dummy: (height, ., 4) layer. Its skin and head are of one pale colour and it never walks."
     who = random_person(generator)
@@ -147,7 +147,7 @@ def mannequin(generator: np.random.Generator, height: int) -> np.ndarray:
     who = replace(who, skin=pale, hair=pale, hair_style="bald", hat="none", bag="none")
     return draw_person(who, Pose(float(generator.normal(0, 0.5)), 0.0, 0.0), height, generator, 0.1)
 
-
+# %% ../nbs/04_places.ipynb #03bd784f
 def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
     "A piece of clothing with nobody in it, (height, ., 4): the trunk of a person stretched over the layer."
     body = Body(float(generator.normal(0, 0.4)))
@@ -158,7 +158,7 @@ def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
         paint(layer, (outline - [0, 0.15]) * 3.4 * height + [height / 2, 0], fabric, 2 * height)
     return shrink(layer, height // 2, height)
 
-
+# %% ../nbs/04_places.ipynb #5db9e997
 def poster(generator: np.random.Generator, height: int) -> np.ndarray:
     "A printed picture of somebody, half figure, on a coloured sheet: (height, 0.7 height, 4) layer."
     sheet = clutter(generator, height, max(4, int(0.7 * height)), pieces=2)
@@ -233,7 +233,7 @@ def draw_trees(layer: np.ndarray, base: float, tall: float, generator: np.random
     block(layer, start, base - 0.4 * tall, end, base, hedge)
     block(layer, start, base - 0.4 * tall, end, base - 0.33 * tall, shaded(hedge, 1.2))
 
-# %% ../nbs/04_places.ipynb #eff3fc17
+# %% ../nbs/04_places.ipynb #b76c298e
 def draw_backdrop(place: Place, width: int, height: int, seed: int) -> np.ndarray:
     "(height, width, 3) uint8: the empty place, without people or things."
     generator = numpy_generator(seed, "backdrop", place.number)
@@ -250,7 +250,7 @@ def draw_backdrop(place: Place, width: int, height: int, seed: int) -> np.ndarra
     layer = shrink(layer, width, height) if oversize > 1 else layer
     return np.ascontiguousarray(layer[:, :, :3])
 
-
+# %% ../nbs/04_places.ipynb #0d3fb1ed
 def draw_wall(layer: np.ndarray, kind: str, left: float, right: float, base: float, storey: float,
               generator: np.random.Generator) -> None:
     "One stretch of the backdrop of a place of this kind."

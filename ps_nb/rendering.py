@@ -17,7 +17,7 @@ import numpy as np
 
 from .core import UserError, numpy_generator
 
-# %% ../nbs/02_rendering.ipynb #c19b3202
+# %% ../nbs/02_rendering.ipynb #277c268d
 COLOURS = {  # sRGB
     "black": (28, 27, 31), "charcoal": (58, 60, 66), "grey": (128, 130, 134), "silver": (186, 188, 190),
     "white": (232, 231, 226), "navy": (34, 44, 82), "denim": (72, 96, 142), "blue": (44, 92, 178),
@@ -33,12 +33,12 @@ def muted(colour, generator: np.random.Generator, spread: float = 10.0) -> tuple
     common, *own = generator.standard_normal(4).tolist()
     return tuple(int(min(247, max(8, value + spread * (common + step / 2)))) for value, step in zip(colour, own))
 
-
+# %% ../nbs/02_rendering.ipynb #af8e436a
 def shaded(colour, factor: float) -> tuple[int, int, int]:
     "`colour` times `factor`, kept within 0 to 255."
     return tuple(int(min(255, max(0, value * factor))) for value in colour)
 
-# %% ../nbs/02_rendering.ipynb #20f53ca0
+# %% ../nbs/02_rendering.ipynb #ef03d154
 PATTERNS = ("plain", "hoops", "stripes", "diagonals", "checks", "dots", "colour block")
 
 
@@ -51,7 +51,7 @@ class Fabric:
     pattern: str = "plain"
     period: float = 0.06  # fraction of the figure's height
 
-
+# %% ../nbs/02_rendering.ipynb #82bf896e
 def pattern_mask(
     pattern: str,  # one of PATTERNS
     height: int,  # pixels
@@ -79,19 +79,19 @@ def pattern_mask(
         raise UserError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
     return np.broadcast_to(mask, (height, width))
 
-# %% ../nbs/02_rendering.ipynb #73b6f818
+# %% ../nbs/02_rendering.ipynb #65398cae
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, points: int = 20) -> np.ndarray:
     "(points, 2) polygon around (x, y)."
     return circle(points) * (radius_x, radius_y) + (x, y)
 
-
+# %% ../nbs/02_rendering.ipynb #75e9844b
 @cache
 def circle(points: int) -> np.ndarray:
     "(points, 2) polygon around the origin, of radius 1."
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
-
+# %% ../nbs/02_rendering.ipynb #0980f698
 def paint(
     layer: np.ndarray,  # (H, W, 4) uint8, changed in place
     polygon: np.ndarray,  # (N, 2) x, y in pixels of the layer
@@ -113,12 +113,12 @@ def paint(
     second = pattern_mask(fabric.pattern, bottom - top, right - left, max(2.0, fabric.period * unit))
     layer[top:bottom, left:right][(inside > 0) & second] = (*fabric.second, 255)
 
-# %% ../nbs/02_rendering.ipynb #c373529d
+# %% ../nbs/02_rendering.ipynb #d6ca6d0f
 def shrink(layer: np.ndarray, width: int, height: int) -> np.ndarray:
     "The layer averaged down to `width` x `height` pixels."
     return cv2.resize(layer, (max(1, width), max(1, height)), interpolation=cv2.INTER_AREA)
 
-
+# %% ../nbs/02_rendering.ipynb #2ec9ce91
 def composite(
     image: np.ndarray,  # (H, W, 3) uint8, changed in place
     layer: np.ndarray,  # (h, w, 4) uint8, premultiplied
@@ -137,13 +137,13 @@ def composite(
     region[:] = part[:, :, :3] + ((region * through + 127) // 255).astype(np.uint8)
     return rows, columns, part[:, :, 3]
 
-# %% ../nbs/02_rendering.ipynb #878b3863
+# %% ../nbs/02_rendering.ipynb #f066e802
 def smooth_field(generator: np.random.Generator, height: int, width: int, cells: tuple[int, int]) -> np.ndarray:
     "(height, width) float32: normal numbers on a grid of `cells` (rows, columns), interpolated in between."
     grid = generator.standard_normal(cells, dtype=np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
 
-
+# %% ../nbs/02_rendering.ipynb #86303645
 def light_figure(layer: np.ndarray, generator: np.random.Generator, side: float = 0.2, folds: float = 0.05) -> None:
     "Darken one side of a layer by the share `side` (negative: the other one) and waver by `folds`; in place."
     height, width = layer.shape[:2]
@@ -152,7 +152,7 @@ def light_figure(layer: np.ndarray, generator: np.random.Generator, side: float 
     colour = layer[:, :, :3]
     np.minimum(colour * factor[:, :, None], layer[:, :, 3:], out=colour, casting="unsafe")
 
-# %% ../nbs/02_rendering.ipynb #4f55068a
+# %% ../nbs/02_rendering.ipynb #f0224a3a
 @dataclass(frozen=True)
 class Exposure:
     "How a camera changes what is before it: out = 255 gain cast (in / 255)^gamma, then blur, then noise."
@@ -163,7 +163,7 @@ class Exposure:
     blur: float = 0.0  # standard deviation in pixels
     noise: float = 0.0  # standard deviation in grey levels
 
-
+# %% ../nbs/02_rendering.ipynb #e1e69c65
 def random_exposure(generator: np.random.Generator, strength: float = 1.0, blur: float = 0.6, noise: float = 5.0) -> Exposure:
     "An exposure at random: gain, gamma and cast spread with `strength`, blur and noise up to what is given."
     warmth, tint = strength * generator.normal(0, [0.09, 0.04])
@@ -175,7 +175,7 @@ def random_exposure(generator: np.random.Generator, strength: float = 1.0, blur:
         noise=float(generator.uniform(0, noise)),
     )
 
-
+# %% ../nbs/02_rendering.ipynb #d6657396
 def expose(image: np.ndarray, exposure: Exposure, generator: np.random.Generator) -> np.ndarray:
     "(H, W, 3) uint8 as the camera records the image."
     tone = 255 * exposure.gain * (np.arange(256) / 255) ** exposure.gamma
@@ -209,7 +209,7 @@ def clutter(generator: np.random.Generator, height: int, width: int, pieces: int
         cv2.fillPoly(image, [np.round(corners + centre).astype(np.int32)], colour)
     return image
 
-# %% ../nbs/02_rendering.ipynb #5ca60582
+# %% ../nbs/02_rendering.ipynb #f780612c
 SHAPES = {  # corners of a part in a square from (-1, 0) to (1, 1), y downwards
     "box": [(-1, 0), (1, 0), (1, 1), (-1, 1)],
     "trapezoid": [(-0.65, 0), (0.65, 0), (1, 1), (-1, 1)],
@@ -232,7 +232,7 @@ class ObjectPart:
     back: Fabric
     decal: tuple[str, float, float, float, tuple[int, int, int]] | None = None  # shape, x, y, size, colour; front only
 
-
+# %% ../nbs/02_rendering.ipynb #b538618e
 @dataclass(frozen=True)
 class StackedObject:
     "An object class: its parts from top to bottom, and the box at its side if it has one."
@@ -240,7 +240,7 @@ class StackedObject:
     parts: tuple[ObjectPart, ...]
     side_box: tuple[float, float, float, Fabric] | None = None  # height of its middle, width, length, fabric
 
-# %% ../nbs/02_rendering.ipynb #851d02f5
+# %% ../nbs/02_rendering.ipynb #9ee297a9
 def random_fabric(generator: np.random.Generator, plain: float = 0.5) -> Fabric:
     "A fabric at random, without pattern with probability `plain`."
     first, second = generator.choice(len(COLOURS), 2, replace=False)
@@ -249,7 +249,7 @@ def random_fabric(generator: np.random.Generator, plain: float = 0.5) -> Fabric:
     return Fabric(muted(palette[first], generator), muted(palette[second], generator), pattern,
                   float(generator.uniform(0.035, 0.12)))
 
-
+# %% ../nbs/02_rendering.ipynb #4a6f0256
 def random_part(generator: np.random.Generator) -> ObjectPart:
     "One part of an object at random."
     front = random_fabric(generator)
@@ -279,7 +279,7 @@ def object_class(number: int, seed: int = 0, family: int = 4) -> StackedObject:
             parts[place] = replace(parts[place], front=change.front, back=change.back)
     return StackedObject(tuple(parts), side_box)
 
-# %% ../nbs/02_rendering.ipynb #b9200c94
+# %% ../nbs/02_rendering.ipynb #b7abaab5
 def draw_object(
     item: StackedObject,
     angle: float,  # radians: 0 from the front, pi from behind
@@ -301,7 +301,7 @@ def draw_object(
         draw_side_box(layer, item, cosine)
     return layer
 
-
+# %% ../nbs/02_rendering.ipynb #b50d5684
 def draw_part(layer: np.ndarray, part: ObjectPart, top: float, length: float, cosine: float, sine: float) -> None:
     "Paint one part, its flank and its decal, from row `top` over `length` rows."
     height, width = layer.shape[:2]
@@ -319,7 +319,7 @@ def draw_part(layer: np.ndarray, part: ObjectPart, top: float, length: float, co
         decal = np.array(SHAPES[shape]) * [size * face, size * length * 1.2]
         paint(layer, decal + [width / 2 - direction * flank + x * face, top + y * length], Fabric(colour), height)
 
-
+# %% ../nbs/02_rendering.ipynb #bdad2dd8
 def draw_side_box(layer: np.ndarray, item: StackedObject, cosine: float) -> None:
     "Paint the box that hangs at the object's side."
     height, width = layer.shape[:2]
@@ -327,7 +327,7 @@ def draw_side_box(layer: np.ndarray, item: StackedObject, cosine: float) -> None
     corners = np.array(SHAPES["box"]) * [breadth * width / 2, length * height]
     paint(layer, corners + [width / 2 + 0.3 * width * cosine, (middle - length / 2) * height], fabric, height)
 
-# %% ../nbs/02_rendering.ipynb #9859c3b7
+# %% ../nbs/02_rendering.ipynb #9c05f63a
 def render_object(item: StackedObject, generator: np.random.Generator, height: int, width: int) -> np.ndarray:
     "(height, width, 3) uint8: one photograph of the object."
     image = clutter(generator, height, width)
@@ -350,7 +350,7 @@ def render_object(item: StackedObject, generator: np.random.Generator, height: i
         image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     return expose(image, random_exposure(generator, strength=1.3, blur=0.8, noise=10), generator)
 
-
+# %% ../nbs/02_rendering.ipynb #244631ae
 def render_objects(
     classes: int,
     renders: int,  # pictures of each class

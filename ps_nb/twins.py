@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TWINS', 'DRAWING', 'SEEN', 'twin_parameters', 'check_size', 'describe', 'draw_batch', 'draw_all', 'annotated',
            'number_people', 'scenes_of', 'make_queries', 'query_shares', 'make_protocols', 'ask_per_camera',
-           'render_twin', 'draw_twin', 'begin']
+           'render_twin', 'draw_twin', 'prepare_folder']
 
 # %% ../nbs/12_twins.ipynb #c52f703d
 import contextlib
@@ -36,7 +36,7 @@ from ps_nb.worlds import (
     plan_hand_held,
 )
 
-# %% ../nbs/12_twins.ipynb #ee1da19d
+# %% ../nbs/12_twins.ipynb #6b393fa7
 TWINS = ("cuhk-twin", "prw-twin")
 DRAWING = 1  # raised whenever the same parameters would draw other pictures
 
@@ -52,7 +52,7 @@ def twin_parameters(name: str, size: str | WorldSize) -> tuple[World, WorldSize]
     check_size(name, world, size)
     return world, size
 
-
+# %% ../nbs/12_twins.ipynb #31046fc9
 def check_size(name: str, world: World, size: WorldSize) -> None:
     "Raises `UserError` when no twin of this size can be drawn."
     least = 6 if world.cameras else 3
@@ -66,12 +66,12 @@ def check_size(name: str, world: World, size: WorldSize) -> None:
         raise UserError(f"{name} has {size.gallery_scenes} gallery pictures: give gallery sizes from 2 to "
                         f"{size.gallery_scenes - 1}, not {list(size.galleries)}")
 
-
+# %% ../nbs/12_twins.ipynb #c10ea29c
 def describe(name: str, world: World, size: WorldSize, seed: int) -> dict:
     "Everything that decides what a twin looks like, as plain JSON values."
     return json.loads(json_text(dict(twin=name, drawing=DRAWING, seed=seed, world=asdict(world), size=asdict(size))))
 
-# %% ../nbs/12_twins.ipynb #ad9146e3
+# %% ../nbs/12_twins.ipynb #363dc3d3
 def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) -> list[dict]:
     "Draw some pictures into `folder`; returns the record of each. Raises `UserError` when one cannot be written."
     records = []
@@ -90,7 +90,7 @@ def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) ->
             groups=[each.group for each in there], labelled=[each.labelled for each in there]))
     return records
 
-
+# %% ../nbs/12_twins.ipynb #310dc194
 def draw_all(
     plans: list[ScenePlan],
     world: World,
@@ -115,7 +115,7 @@ def draw_all(
             write_json(kept[start], records)
     return [record for path in kept.values() for record in read_json(path)]
 
-# %% ../nbs/12_twins.ipynb #6ccd3498
+# %% ../nbs/12_twins.ipynb #5baff32d
 SEEN = 0.85  # a figure hidden by more has no box
 
 
@@ -131,7 +131,7 @@ def annotated(record: dict) -> dict:
     lists = {key: [record[key][i] for i in keep] for key in ("boxes", "hidden", "persons", "groups", "labelled")}
     return {**record, **lists}
 
-
+# %% ../nbs/12_twins.ipynb #c1cb3f5e
 def number_people(records: list[dict]) -> list[list[int]]:
     "Identities of one split, contiguous from 0 in order of appearance; -1 for people not labelled, or seen in one picture only."
     seen: dict[int, int] = {}
@@ -145,7 +145,7 @@ def number_people(records: list[dict]) -> list[list[int]]:
             number[person] = len(number)
     return [[number.get(person, -1) for person in record["persons"]] for record in records]
 
-
+# %% ../nbs/12_twins.ipynb #a34f21bd
 def scenes_of(records: list[dict], folder: Path) -> list[Scene]:
     "The scenes of one split."
     return [Scene(record["name"], folder / record["name"], record["width"], record["height"], record["boxes"], ids,
@@ -173,13 +173,13 @@ def make_queries(gallery: list[Scene], galleries: tuple[int, ...], seed: int) ->
                                                  without[: size - len(positives)]))
     return queries
 
-# %% ../nbs/12_twins.ipynb #042de1cf
+# %% ../nbs/12_twins.ipynb #e963c0ec
 def query_shares(queries: list[Query], gallery: list[Scene], records: list[dict]) -> np.ndarray:
     "(Q,) hidden share of each query."
     rows = [int(np.flatnonzero(gallery[query.scene].ids == query.person)[0]) for query in queries]
     return np.array([records[query.scene]["hidden"][row] for query, row in zip(queries, rows)])
 
-
+# %% ../nbs/12_twins.ipynb #963e52b0
 def make_protocols(gallery: list[Scene], records: list[dict], galleries: tuple[int, ...], seed: int) -> tuple[dict, list[float]]:
     """Protocols TestG<size>, Occlusion (queries hidden by more than 40 %) and Resolution (the lowest tenth), and the hidden
     share of each query of Occlusion. The subsets use the galleries of size 100, or of the largest size below, and are left
@@ -213,7 +213,7 @@ def ask_per_camera(gallery: list[Scene], asked: int, seed: int) -> list[tuple[in
             queries.append((number, gallery[number].boxes[row], person))
     return queries
 
-# %% ../nbs/12_twins.ipynb #d9972209
+# %% ../nbs/12_twins.ipynb #3fe82865
 def render_twin(
     name: str,  # one of TWINS
     root: str | Path,  # the data set's own folder
@@ -236,11 +236,11 @@ def render_twin(
             raise UserError(f"{root} holds a twin of other parameters (see its twin.json): choose another folder or delete it")
     return replace(read_prw(root) if world.cameras else read_cuhk_sysu(root), name=name)
 
-
+# %% ../nbs/12_twins.ipynb #654787dd
 def draw_twin(name: str, root: Path, world: World, size: WorldSize, seed: int, workers: int, parameters: dict) -> None:
     "Draw a twin into `root`, or go on with one that was interrupted."
     unfinished, images = root / "unfinished", root / ("frames" if world.cameras else "Image/SSM")
-    begin(root, unfinished, images, parameters)
+    prepare_folder(root, unfinished, images, parameters)
     plans = plan_fixed_cameras(world, size, seed) if world.cameras else plan_hand_held(world, size, seed)
     records = [annotated(record) for record in draw_all(plans, world, seed, images, unfinished, workers)]
     train, gallery = ([record for record in records if record["split"] == split] for split in ("train", "gallery"))
@@ -255,8 +255,8 @@ def draw_twin(name: str, root: Path, world: World, size: WorldSize, seed: int, w
     write_json(root / "twin.json", dict(parameters=parameters, fingerprint=fingerprint(parameters), scenes=truth))
     shutil.rmtree(unfinished)
 
-
-def begin(root: Path, unfinished: Path, images: Path, parameters: dict) -> None:
+# %% ../nbs/12_twins.ipynb #50bf8a89
+def prepare_folder(root: Path, unfinished: Path, images: Path, parameters: dict) -> None:
     "Make the folders of a new twin, or check that the unfinished one at `root` is the same twin."
     if not unfinished.exists():
         others = sorted(path.name for path in root.iterdir() if path.name != ".lock")

@@ -17,7 +17,7 @@ from .core import numpy_generator
 from .people import pick
 from .places import Place, random_place
 
-# %% ../nbs/05_worlds.ipynb #43d1ef26
+# %% ../nbs/05_worlds.ipynb #a3431b21
 HEIGHT_SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
@@ -33,7 +33,7 @@ class FixedCamera:
     frames: tuple[int, int]  # training, gallery
     boxes: int
 
-
+# %% ../nbs/05_worlds.ipynb #4cbee176
 @dataclass(frozen=True)
 class World:
     "The make-up of a twin. Heights are fractions of the picture's height."
@@ -116,7 +116,7 @@ PRW_SIZES = {
     "full": WorldSize(5704, 6112, 483, 544, 1280, 720, 36, asked=450, camera_6=(720, 576)),
 }
 
-# %% ../nbs/05_worlds.ipynb #4958a2d0
+# %% ../nbs/05_worlds.ipynb #55a139f8
 @dataclass(frozen=True)
 class Appearance:
     "One person in one picture; lengths in picture heights."
@@ -131,7 +131,7 @@ class Appearance:
     stride: float
     arm: str
 
-
+# %% ../nbs/05_worlds.ipynb #692bd9be
 @dataclass(frozen=True)
 class ScenePlan:
     "One picture before it is drawn."
@@ -145,7 +145,7 @@ class ScenePlan:
     appearances: tuple[Appearance, ...]
     camera: int | None = None
 
-# %% ../nbs/05_worlds.ipynb #2f4c7918
+# %% ../nbs/05_worlds.ipynb #39c55675
 def group_people(
     count: int,  # labelled people
     world: World,
@@ -160,7 +160,7 @@ def group_people(
         count -= size
     return groups
 
-
+# %% ../nbs/05_worlds.ipynb #b8e74c05
 def people_number(mean: float, spread: float, generator: np.random.Generator) -> int:
     "A negative binomial number of people with this mean and variance mean + mean^2 / spread."
     return int(generator.negative_binomial(spread, spread / (spread + mean)))
@@ -192,12 +192,12 @@ def deal_groups(
         first += len(members)
     return cast, first
 
-# %% ../nbs/05_worlds.ipynb #c3a0b899
+# %% ../nbs/05_worlds.ipynb #587f40b5
 def foot_of(place: Place, height: float, stature: float) -> float:
     "The row of the feet of somebody drawn `height` tall, both as fractions of the picture's height."
     return place.horizon + height * place.camera_height / stature
 
-
+# %% ../nbs/05_worlds.ipynb #bebd70bc
 def draw_height(quantiles: tuple[float, ...], factor: float, least: float, place: Place, generator: np.random.Generator) -> float:
     "A height from the published quantiles, times `factor`, kept between `least` and what fits between horizon and picture edge."
     height = factor * float(np.interp(generator.random(), HEIGHT_SHARES, quantiles))
@@ -205,21 +205,19 @@ def draw_height(quantiles: tuple[float, ...], factor: float, least: float, place
         height = least * (1 + 0.4 * generator.random())
     return min(height, (1.04 - place.horizon) * 1.7 / place.camera_height, 0.9)
 
-
+# %% ../nbs/05_worlds.ipynb #20e44651
 def draw_yaw(world: World, generator: np.random.Generator) -> float:
     "A direction to look at, in radians: 0 faces the camera."
     return float(generator.choice([0.0, np.pi, np.pi / 2, -np.pi / 2], p=world.views) + generator.normal(0, 0.3))
 
-
+# %% ../nbs/05_worlds.ipynb #d5634eae
 def covered(one: Appearance, other: Appearance) -> float:
-    "Share of the smaller of two people's boxes that the other's covers, judged by their plans."
-    def edges(each: Appearance, foot: float):
-        return each.x - 0.17 * each.height, each.x + 0.17 * each.height, foot - each.height, foot
-    a, b = edges(one, one.height), edges(other, other.height)
-    wide = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    return wide / (0.34 * min(one.height, other.height))
+    "Share of the narrower of two people's widths that the other's covers, judged by their plans."
+    left, right = (max(one.x - 0.17 * one.height, other.x - 0.17 * other.height),
+                   min(one.x + 0.17 * one.height, other.x + 0.17 * other.height))
+    return max(0.0, right - left) / (0.34 * min(one.height, other.height))
 
-# %% ../nbs/05_worlds.ipynb #5637dfb7
+# %% ../nbs/05_worlds.ipynb #8b24a92d
 def lay_out(
     cast: list[tuple[int, int, bool]],  # (person, group, labelled)
     place: Place,
@@ -241,7 +239,7 @@ def lay_out(
         standing.extend(party)
     return tuple(standing)
 
-
+# %% ../nbs/05_worlds.ipynb #e5d93f9b
 def place_party(members, place: Place, aspect: float, least: float, factor: float, world: World,
                 generator: np.random.Generator) -> list[Appearance]:
     "Appearances of one group at a random spot."
@@ -285,14 +283,14 @@ def plan_hand_held(world: World, size: WorldSize, seed: int) -> list[ScenePlan]:
             plans.append(ScenePlan(f"s{len(plans) + 1}.jpg", number, split, place, size.width, size.height, appearances))
     return plans
 
-# %% ../nbs/05_worlds.ipynb #f02e7e5f
+# %% ../nbs/05_worlds.ipynb #ae71dcd7
 def camera_place(camera: FixedCamera, seed: int) -> Place:
     "Where a fixed camera stands."
     generator = numpy_generator(seed, "camera", camera.number)
     return Place(camera.number, camera.kind, camera.horizon, 1.7 / camera.slope, float(generator.uniform(-1, 1)),
                  float(generator.uniform(0, 1)))
 
-
+# %% ../nbs/05_worlds.ipynb #bf666c67
 def walk_past(
     members: list[tuple[int, int, bool]],  # (person, group, labelled)
     length: int,  # frames
@@ -321,13 +319,13 @@ def walk_past(
             for place_in_row, ((number, group, labelled), (taller, turned, phase)) in enumerate(zip(members, looks))])
     return frames
 
-# %% ../nbs/05_worlds.ipynb #870f4204
+# %% ../nbs/05_worlds.ipynb #69d70740
 def share_out(total: int, weights: list[float]) -> list[int]:
     "`total` in whole numbers proportional to `weights`, none of them below one."
     edges = np.round(np.cumsum([0.0, *weights]) / sum(weights) * (total - len(weights))).astype(int)
     return (np.diff(edges) + 1).tolist()
 
-
+# %% ../nbs/05_worlds.ipynb #16020e4e
 def passages(
     world: World,
     persons: int,  # labelled
