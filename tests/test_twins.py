@@ -121,7 +121,7 @@ def test_two_processes_render_once_and_alike(tmp_path):
             f"render_twin({name!r}, sys.argv[1], WorldSize(**{asdict(LITTLE[name])!r}), seed=3)")
     command = [sys.executable, "-c", code, str(tmp_path / "both")]
     several = [subprocess.Popen(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}) for seed in (1, 2)]
-    assert [process.wait(timeout=120) for process in several] == [0, 0]
+    assert [process.wait(timeout=600) for process in several] == [0, 0]
     assert pictures(tmp_path / "both") == pictures(root)
     render_twin(name, tmp_path / "workers", LITTLE[name], seed=3, workers=2)
     assert pictures(tmp_path / "workers") == pictures(root)
