@@ -50,7 +50,7 @@ def move_rows(table: Tensor, rows: Tensor, features: Tensor, momentum: float) ->
         moved = momentum * table[rows[now]] + (1 - momentum) * features[now].to(table.dtype)
         table[rows[now]] = functional.normalize(moved, dim=1)
 
-# %% ../nbs/30_memory.ipynb #a12138d3
+# %% ../nbs/30_memory.ipynb #a80743a3
 class InstanceTable(nn.Module):
     "One row for each labelled identity, and a circular queue of unlabelled people. State lives in buffers."
 
@@ -60,6 +60,14 @@ class InstanceTable(nn.Module):
         self.register_buffer("table", torch.zeros(identities, feature_size))
         self.register_buffer("queue", torch.zeros(queue_size, feature_size))
         self.register_buffer("head", torch.zeros((), dtype=torch.long))  # where the queue is written next
+
+    @torch.no_grad()
+    def fill(self, features: Tensor, identities: Tensor) -> None:
+        "Set each row to the mean of its identity's features, at unit length, and append the unlabelled to the queue."
+        labelled = identities >= 0
+        sums = torch.zeros_like(self.table).index_add_(0, identities[labelled], features[labelled].to(self.table.dtype))
+        self.table.copy_(functional.normalize(sums, dim=1))
+        self.update(features[~labelled], identities[~labelled])
 
     @torch.no_grad()
     def update(self, features: Tensor, identities: Tensor) -> None:

@@ -5,12 +5,14 @@
 # %% auto #0
 __all__ = ['PersonTable', 'IdentityObjective']
 
-# %% ../nbs/33_objectives.ipynb #c28297b6
+# %% ../nbs/33_objectives.ipynb #dd8e8c0b
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .detector import Sampled
+from .inference import embed_scenes
+from .loading import SceneBatches
 from .losses import online_instance_matching
 from .memory import InstanceTable, gather_rows
 from .scenes import Scene
@@ -31,20 +33,25 @@ class PersonTable(nn.Module):
         row = torch.where(persons >= 0, self.offsets[scenes] + persons, len(self.values) - 1)
         return self.values[row]
 
-# %% ../nbs/33_objectives.ipynb #3e6be006
+# %% ../nbs/33_objectives.ipynb #cfcb6112
 class IdentityObjective(nn.Module):
     "Online instance matching with the identities of `scenes`."
 
     def __init__(self, scenes: list[Scene], feature_size: int, queue_size: int = 5000, scale: float = 30.0,
-                 momentum: float = 0.5):
+                 momentum: float = 0.5, fill: bool = False):
         super().__init__()
-        self.scale = scale
+        self.scale, self.fill = scale, fill
         self.identities = PersonTable([scene.ids for scene in scenes])
         labelled = 1 + max((int(scene.ids.max(initial=-1)) for scene in scenes), default=-1)
         self.memory = InstanceTable(labelled, queue_size, feature_size, momentum)
 
-    def begin(self, searcher: nn.Module, loader) -> None:
-        "Nothing: the table fills as people are seen."
+    def begin(self, searcher: nn.Module, loader: SceneBatches) -> None:
+        "With `fill`, one pass over all boxes fills table and queue; else both fill as people are seen."
+        if self.fill:
+            people = embed_scenes(searcher, loader.scenes, loader.augmentation.sizes[0])
+            features = torch.from_numpy(people.features).to(self.memory.table.device)
+            identities = torch.from_numpy(np.concatenate([scene.ids for scene in loader.scenes])).to(features.device)
+            self.memory.fill(features, identities)
 
     def begin_epoch(self, epoch: int) -> None:
         "Nothing: identities do not change."

@@ -21,7 +21,7 @@ from .core import atomic_path, choose_device, derived_seed, fingerprint, locked,
 from .rendering import render_objects
 from .training import choose_precision, load_checkpoint, save_checkpoint
 
-# %% ../nbs/51_pretraining.ipynb #0ebe72a9
+# %% ../nbs/51_pretraining.ipynb #97c88f53
 @dataclass(frozen=True)
 class ObjectTraining:
     "How starting weights are made from rendered objects."
@@ -39,8 +39,9 @@ class ObjectTraining:
 
     @property
     def name(self) -> str:
-        "`objects-` and twelve hexadecimal digits of the settings."
-        return f"objects-{fingerprint(asdict(self))}"
+        "`objects-` and twelve hexadecimal digits of the settings and of a sample of the pictures they give."
+        sample, _ = render_objects(2, 2, self.height, self.width, self.seed)
+        return f"objects-{fingerprint([asdict(self), fingerprint(sample.tobytes())])}"
 
 # %% ../nbs/51_pretraining.ipynb #93d1a410
 class ObjectClassifier(nn.Module):

@@ -27,7 +27,7 @@ def check_profile(profile: str) -> str:
         raise UserError(f"unknown profile {profile!r}: choose one of {', '.join(PROFILES)}")
     return profile
 
-# %% ../nbs/80_recipes.ipynb #96470ddf
+# %% ../nbs/80_recipes.ipynb #915710fc
 @dataclass(frozen=True)
 class Matching:
     "Online instance matching with identities (Xiao et al. 2017)."
@@ -35,6 +35,7 @@ class Matching:
     queue_size: int = 5000
     scale: float = 30.0  # 10 in the authors' code, 30 in most later ones
     momentum: float = 0.5
+    fill: bool = False  # start the table from the features of the starting weights, not from zero
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ def recipe_from_json(value, kind=Recipe):
         raise UserError(f"recipe value {value!r} should be of type {kind.__name__}")
     return value
 
-# %% ../nbs/80_recipes.ipynb #6acf4c04
+# %% ../nbs/80_recipes.ipynb #d665c6ee
 SMALL_DETECTOR = DetectorSettings(
-    backbone="resnet18", frozen_groups=2, anchor_sizes=(28.0, 44.0, 68.0, 100.0), anchor_ratios=(2.6,), anchor_samples=64,
-    train_candidates=400, train_proposals=100, test_candidates=300, test_proposals=60, region_samples=32,
-    region_size=(8, 4), feature_size=256)
+    backbone="resnet18", frozen_groups=2, anchor_sizes=(42.0, 66.0, 102.0, 150.0), anchor_ratios=(2.6,), anchor_positive=0.5,
+    anchor_samples=64, train_candidates=400, train_proposals=100, test_candidates=300, test_proposals=60, region_samples=32,
+    region_size=(4, 2), feature_size=256)
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
                          test_candidates=40, test_proposals=12, region_samples=8, region_size=(4, 2), feature_size=32)
 
@@ -94,9 +95,10 @@ def oim(profile: str) -> Recipe:
                       Matching(queue_size=5000, scale=10.0), weights="imagenet" if profile == "paper" else "objects",
                       spread=profile != "paper")
     if profile == "small":
-        return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(240, 320),)), InputSize(240, 320),
-                      Schedule(epochs=14, batch_size=4, learning_rate=0.01, warm_up_steps=60, drop_epochs=(11,)),
-                      Matching(queue_size=256, scale=16.0))
+        return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(360, 480),)), InputSize(360, 480),
+                      Schedule(epochs=10, batch_size=4, learning_rate=0.03, backbone_rate=0.1, warm_up_steps=60,
+                               drop_epochs=(8,)),
+                      Matching(queue_size=600, scale=16.0, fill=True))
     return Recipe("oim", SMOKE_DETECTOR, Augmentation((InputSize(120, 160),)), InputSize(120, 160),
                   Schedule(epochs=2, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=()),
                   Matching(queue_size=16, scale=16.0))
