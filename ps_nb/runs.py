@@ -35,11 +35,11 @@ def runs_folder() -> Path:
     "The folder of runs, rendered data and starting weights: `PS_NB_RUNS`, or `runs` in the current folder."
     return Path(os.environ.get("PS_NB_RUNS", "runs"))
 
-# %% ../nbs/81_runs.ipynb #b004b8a0
+# %% ../nbs/81_runs.ipynb #5eadbd40
 def data_folder(variable: str, what: str) -> Path:
     "The folder named by an environment variable. Raises `UserError` saying how to set it."
     if variable not in os.environ:
-        raise UserError(f"{what} is not here: set the environment variable {variable} to its folder, or choose another profile")
+        raise UserError(f"{what} is not here: set the environment variable {variable} to its folder")
     return Path(os.environ[variable])
 
 

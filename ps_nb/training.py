@@ -174,7 +174,7 @@ def train_epoch(accelerator: Accelerator, searcher: nn.Module, objective: nn.Mod
         if keeper.due and not last and accelerator.is_main_process:
             keeper.save(position)
 
-# %% ../nbs/50_training.ipynb #cc9bb94c
+# %% ../nbs/50_training.ipynb #c5d7df69
 def train(
     searcher: nn.Module,
     objective: nn.Module,
@@ -219,4 +219,6 @@ def train(
         position = {"epoch": epoch + 1, "batch": 0, "totals": {}, "log": [*position["log"], row]}
         if accelerator.is_main_process:
             keeper.save(position)
+            numbers = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
+            print(f"epoch {epoch + 1} of {schedule.epochs}: {numbers}", flush=True)
     return position["log"]
