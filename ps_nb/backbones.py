@@ -7,6 +7,7 @@ __all__ = ['DEPTHS', 'MEAN', 'DEVIATION', 'normalise', 'FixedBatchNorm', 'Backbo
            'weights_of']
 
 # %% ../nbs/20_backbones.ipynb #3acdcb78
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,23 +41,24 @@ class FixedBatchNorm(nn.BatchNorm2d):
 
 # %% ../nbs/20_backbones.ipynb #df1d7191
 class Backbone(nn.Module):
-    "A ResNet in two halves: `stem` to stride 16 and `stage`, its last group."
+    "A ResNet in two halves: `stem` to `stride` 16 or 8, and `stage`, its remaining groups."
 
-    def __init__(self, name: str, normalisation: Callable[[int], nn.Module] = FixedBatchNorm):
+    def __init__(self, name: str, stride: int = 16, normalisation: Callable[[int], nn.Module] = FixedBatchNorm):
         super().__init__()
         if name not in DEPTHS:
             raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(DEPTHS)}")
+        if stride not in (8, 16):
+            raise UserError(f"a stem of stride {stride} is not possible: choose 16 or 8")
         network = getattr(torchvision.models, name)(weights=None, norm_layer=normalisation)
-        self.name = name
-        self.stem = nn.Sequential()
-        for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3"):
-            self.stem.add_module(part, getattr(network, part))
-        self.stage = nn.Sequential()
-        self.stage.add_module("layer4", network.layer4)
-        self.stem_channels, self.stage_channels = DEPTHS[name][2:]
+        self.name, self.stride = name, stride
+        parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+        cut = parts.index("layer3") + (stride == 16)
+        self.stem = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in parts[:cut]))
+        self.stage = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in parts[cut:]))
+        self.stem_channels, self.stage_channels = DEPTHS[name][2 if stride == 16 else 1], DEPTHS[name][3]
 
     def freeze(self, groups: int) -> None:
-        "Stop learning the first `groups` of: first convolution, layer1, layer2, layer3."
+        "Stop learning the first `groups` of: first convolution, layer1, layer2, layer3; at most those of the stem."
         for part in [("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",)][:groups]:
             for name in part:
                 getattr(self.stem, name).requires_grad_(False)

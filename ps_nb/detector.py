@@ -26,6 +26,7 @@ class DetectorSettings:
     "Every number of a Faster R-CNN person searcher. Lengths in pixels of the network's input."
 
     backbone: str = "resnet50"
+    stride: int = 16  # of the shared map
     frozen_groups: int = 2
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # square root of the area
     anchor_ratios: tuple[float, ...] = (1.0, 2.0, 3.0)  # height over width
@@ -164,14 +165,14 @@ class PersonSearcher(nn.Module):
     def __init__(self, settings: DetectorSettings, backbone: Backbone | None = None):
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone) if backbone is None else backbone
+        self.backbone = Backbone(settings.backbone, settings.stride) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
         self.proposals = ProposalNetwork(self.backbone.stem_channels, settings)
         self.heads = RegionHeads(self.backbone.stage_channels, settings)
 
     def pooled(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         "(R, C) float32: the RoI stage's output for B lists of boxes, averaged over its cells."
-        regions = roi_align(maps, [each.to(maps.dtype) for each in boxes], self.settings.region_size, 1 / 16, 2, aligned=True)
+        regions = roi_align(maps.float(), boxes, self.settings.region_size, 1 / self.settings.stride, 2, aligned=True)
         return self.backbone.stage(regions).float().mean(dim=(2, 3))
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from .backbones import Backbone, normalise, weights_of
 from .core import atomic_path, choose_device, derived_seed, fingerprint, locked, numpy_generator, progress
 from .rendering import render_objects
-from .training import choose_precision, load_checkpoint, save_checkpoint
+from .training import check_finite, load_checkpoint, save_checkpoint, working_precision
 
 # %% ../nbs/51_pretraining.ipynb #97c88f53
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ObjectTraining:
     backbone: str = "resnet18"
     classes: int = 400
     renders: int = 12  # pictures of each class
-    height: int = 64  # pixels, about the height of people in small scenes
-    width: int = 32
-    epochs: int = 12
+    height: int = 96  # pixels, about the height of people in small scenes
+    width: int = 48
+    epochs: int = 8
     batch_size: int = 64
     learning_rate: float = 0.1  # largest, reached after a tenth of the steps
     scale: float = 16.0  # of the cosine classifier
@@ -100,6 +100,7 @@ def train_epoch_on_objects(classifier: ObjectClassifier, optimiser, images: np.n
         loss.backward()
         optimiser.step()
         right += (scores.argmax(dim=1) == target).sum()
+    check_finite({"classification": loss.detach()}, f"in epoch {epoch} on rendered objects")
     return float(right) / (steps * settings.batch_size)
 
 # %% ../nbs/51_pretraining.ipynb #e940dc91
@@ -110,7 +111,6 @@ def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "
         if path.exists():
             return path
         chosen = choose_device(device)
-        precision = choose_precision(chosen)
         torch.manual_seed(derived_seed(settings.seed, "object classifier"))
         classifier = ObjectClassifier(settings).to(chosen)
         optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -120,6 +120,8 @@ def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "
             classifier.load_state_dict(state["classifier"])
             optimiser.load_state_dict(state["optimiser"])
         images, labels = render_objects(settings.classes, settings.renders, settings.height, settings.width, settings.seed)
+        some = torch.from_numpy(images[: settings.batch_size]).to(chosen)
+        precision = working_precision(chosen, "auto", lambda: classifier(some))
         for epoch in range(state["epoch"], settings.epochs):
             right = train_epoch_on_objects(classifier, optimiser, images, labels, settings, epoch, chosen, precision)
             print(f"starting weights: epoch {epoch + 1} of {settings.epochs}, {right:.0%} of {settings.classes} classes right")

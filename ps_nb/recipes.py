@@ -84,7 +84,7 @@ SMALL_DETECTOR = DetectorSettings(
     anchor_samples=64, train_candidates=400, train_proposals=100, test_candidates=300, test_proposals=60, region_samples=32,
     region_size=(4, 2), feature_size=256)
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
-                         test_candidates=40, test_proposals=12, region_samples=8, region_size=(4, 2), feature_size=32)
+                         test_candidates=40, test_proposals=12, region_samples=8, region_size=(8, 4), feature_size=32)
 
 
 def oim(profile: str) -> Recipe:

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'object_training', 'starting_backbone', 'Run', 'new_searcher',
-           'peak_memory_mb', 'run_identity', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
+           'new_objective', 'peak_memory_mb', 'run_identity', 'trained', 'load_run', 'device_name', 'searched',
+           'find_people']
 
 # %% ../nbs/81_runs.ipynb #b9f29546
 import os
@@ -27,7 +28,7 @@ from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
 from .recipes import Recipe, check_profile, recipe_from_json, recipe_to_json
 from .scenes import Detections, SearchSet, load_detections
-from .training import choose_precision, train
+from .training import searcher_precision, train
 from .twins import render_twin
 
 # %% ../nbs/81_runs.ipynb #a00b7e9f
@@ -57,13 +58,13 @@ def search_set(name: str, profile: str, seed: int = 0) -> SearchSet:
 def object_training(backbone: str, profile: str) -> ObjectTraining:
     "How the starting weights `objects` of `backbone` are made at `profile`."
     if check_profile(profile) == "smoke":
-        return ObjectTraining(backbone, classes=4, renders=4, height=48, width=24, epochs=1, batch_size=8)
+        return ObjectTraining(backbone, classes=4, renders=4, height=64, width=40, epochs=1, batch_size=8)
     return ObjectTraining(backbone)
 
 
 def starting_backbone(recipe: Recipe, profile: str, device: str = "auto") -> Backbone:
     "A backbone with the starting weights that `recipe` names."
-    backbone = Backbone(recipe.detector.backbone)
+    backbone = Backbone(recipe.detector.backbone, recipe.detector.stride)
     if recipe.weights == "objects":
         load_weights(backbone, object_weights(object_training(backbone.name, profile), runs_folder() / "weights", device))
     elif recipe.weights == "imagenet":
@@ -93,6 +94,11 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
     return searcher
 
 
+def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
+    "What the searcher of `recipe` is trained by on `data`: memory, labels and losses behind one interface."
+    return IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
+
+
 def peak_memory_mb() -> float:
     "Largest resident memory of this process so far, in MB."
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -117,12 +123,11 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
             print(f"training {recipe.name} on {data.name}, seed {seed}: {recipe.schedule.epochs} epochs, into {folder.name}")
             started = time.monotonic()
             searcher = new_searcher(recipe, data, profile, seed, device)
-            objective = IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
-            log = train(searcher, objective, data.train, recipe.augmentation, recipe.schedule, folder, seed, device, precision,
-                        after_epoch=after_epoch)
+            used = searcher_precision(searcher, data.train, recipe.augmentation, device, precision)
+            log = train(searcher, new_objective(recipe, data), data.train, recipe.augmentation, recipe.schedule, folder, seed,
+                        device, used, after_epoch=after_epoch)
             with atomic_path(folder / "searcher.safetensors") as temporary:
                 save_file({name: value.cpu().contiguous() for name, value in searcher.state_dict().items()}, temporary)
-            used = choose_precision(chosen) if precision == "auto" else precision
             write_json(folder / "run.json", identity | {
                 "device": device_name(chosen), "precision": used, "seconds": time.monotonic() - started, "log": log,
                 "peak_memory_mb": peak_memory_mb()})
