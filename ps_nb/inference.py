@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['on_image', 'detect_image', 'embed_boxes', 'detect_scenes', 'embed_scenes', 'embed_queries', 'model_fingerprint',
-           'spread_features']
+           'whiten', 'spread_features']
 
 # %% ../nbs/23_inference.ipynb #60f1eafe
 import hashlib
@@ -92,8 +92,20 @@ def model_fingerprint(searcher: nn.Module) -> str:
 
 # %% ../nbs/23_inference.ipynb #83d34906
 @torch.no_grad()
+def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
+    "Set `layer` to the damped whitening of the vectors `pooled` (N, C), float64."
+    variance, directions = torch.linalg.eigh(pooled.T.cov())
+    largest = variance.argsort(descending=True)[: layer.out_features]
+    weight = (directions[:, largest] / (variance[largest] + variance.mean()).sqrt()).T
+    padded = torch.zeros_like(layer.weight, dtype=torch.float64, device="cpu")
+    padded[: len(weight)] = weight
+    layer.weight.copy_(padded)
+    layer.bias.copy_(-padded @ pooled.mean(dim=0))
+
+
+@torch.no_grad()
 def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
-    "Set the re-id layer of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
+    "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
     layer, searcher = searcher.heads.feature, searcher.eval()
     rows = []
     for scene in progress(scenes, "a first feature"):
@@ -103,10 +115,6 @@ def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
     pooled = torch.cat(rows)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to spread")
-    variance, directions = torch.linalg.eigh(pooled.T.cov())
-    largest = variance.argsort(descending=True)[: layer.out_features]
-    weight = (directions[:, largest] / (variance[largest] + variance.mean()).sqrt()).T
-    padded = torch.zeros_like(layer.weight, dtype=torch.float64, device="cpu")
-    padded[: len(weight)] = weight
-    layer.weight.copy_(padded)
-    layer.bias.copy_(-padded @ pooled.mean(dim=0))
+    layers = [layer] if isinstance(layer, nn.Linear) else [layer.stem, layer.stage]
+    for each, part in zip(layers, pooled.split([each.in_features for each in layers], dim=1)):
+        whiten(each, part)
