@@ -201,7 +201,7 @@ def searcher_precision(searcher: nn.Module, scenes: list[Scene], augmentation: A
     batch, searcher = batches[0].to(chosen), searcher.to(chosen).eval()
     return working_precision(chosen, precision, lambda: torch.cat(searcher.embed(batch)))
 
-
+# %% ../nbs/50_training.ipynb #96e7f233
 def train(
     searcher: nn.Module,
     objective: nn.Module,
@@ -246,6 +246,7 @@ def train(
         position = {"epoch": epoch + 1, "batch": 0, "totals": {}, "log": [*position["log"], row]}
         if accelerator.is_main_process:
             keeper.save(position)
-            numbers = "  ".join(f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float))
+            shown = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "epoch"}
+            numbers = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
             print(f"epoch {epoch + 1} of {schedule.epochs}: {numbers}", flush=True)
     return position["log"]
