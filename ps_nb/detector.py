@@ -18,7 +18,9 @@ from torchvision.ops import roi_align
 
 from .backbones import Backbone, normalise
 from .boxes import assign, clip, decode, encode, overlap, pad_boxes, priorities, sample, suppress
+from .core import UserError
 from .loading import Batch
+from .parts import PartEncoders, RelativeAttention, pool_parts
 
 # %% ../nbs/21_detector.ipynb #c8a954a9
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class DetectorSettings:
     region_size: tuple[int, int] = (14, 14)  # height and width of the map cut out for a region
     offset_deviation: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)
     box_weight: float = 1.0
-    feature_size: int = 256
+    feature_size: int = 256  # of each part, where there are parts
+    parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
     encoders: int = 1  # 2: half of the feature from the stem's map, half from the RoI stage's, both max-pooled
     score_threshold: float = 0.05
     detection_overlap: float = 0.4
@@ -59,6 +62,7 @@ class Sampled:
     features: Tensor  # (R, D) unit length, with gradient
     scenes: Tensor  # (R,) int64, number of the scene in the training list
     persons: Tensor  # (R,) int64, number of the person within the scene, -1 background
+    attention: nn.Module | None = None  # how a searcher with parts compares two people
 
 # %% ../nbs/21_detector.ipynb #091e44ab
 class ProposalNetwork(nn.Module):
@@ -145,15 +149,23 @@ class TwoEncoders(nn.Module):
 
 # %% ../nbs/21_detector.ipynb #0a24c87c
 class RegionHeads(nn.Module):
-    "Score, box and re-id feature of pooled regions (R, C), or with two encoders (R, stem channels + C)."
+    "Score, box and re-id feature of pooled regions (R, C); of (R, more + C) with parts or two encoders."
 
     def __init__(self, channels: int, settings: DetectorSettings, stem_channels: int = 0):
         super().__init__()
         self.settings, self.channels = settings, channels
         self.score = nn.Linear(channels, 1)
         self.offset = nn.Linear(channels, 4)
-        self.feature = (nn.Linear(channels, settings.feature_size) if settings.encoders == 1 else
-                        TwoEncoders(stem_channels, channels, settings.feature_size))
+        self.attention = None
+        if settings.parts and settings.encoders == 2:
+            raise UserError("parts and two encoders cannot be combined: set encoders to 1, or leave parts empty")
+        if settings.parts:
+            self.feature = PartEncoders(1 + len(settings.parts), channels, settings.feature_size)
+            self.attention = RelativeAttention(1 + len(settings.parts), settings.feature_size)
+        elif settings.encoders == 2:
+            self.feature = TwoEncoders(stem_channels, channels, settings.feature_size)
+        else:
+            self.feature = nn.Linear(channels, settings.feature_size)
         for layer, deviation in ((self.score, 0.01), (self.offset, 0.001)):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
@@ -188,11 +200,11 @@ class PersonSearcher(nn.Module):
         self.heads = RegionHeads(self.backbone.stage_channels, settings, self.backbone.stem_channels)
 
     def pooled(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
-        "(R, C) float32: the RoI stage's output for B lists of boxes, averaged over its cells; for two encoders see there."
+        "(R, C) float32: the RoI stage's output for B lists of boxes, averaged over its cells; more for two encoders or parts."
         regions = roi_align(maps.float(), boxes, self.settings.region_size, 1 / self.settings.stride, 2, aligned=True)
         described = self.backbone.stage(regions).float()
         if self.settings.encoders == 1:
-            return described.mean(dim=(2, 3))
+            return pool_parts(described, self.settings.parts)
         return torch.cat([regions.amax(dim=(2, 3)), described.amax(dim=(2, 3))], dim=1)
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
@@ -206,7 +218,7 @@ class PersonSearcher(nn.Module):
         logits, offsets, features = self.heads(self.pooled(maps, boxes))
         losses |= self.heads.losses(logits, offsets, boxes, [row[i] for row, i in zip(truth, person)], label)
         scenes = torch.cat([torch.full_like(each, scene) for each, scene in zip(person, batch.scenes)])
-        return losses, Sampled(features, scenes, torch.where(label == 1, torch.cat(person), -1))
+        return losses, Sampled(features, scenes, torch.where(label == 1, torch.cat(person), -1), self.heads.attention)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:

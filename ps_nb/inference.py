@@ -106,7 +106,8 @@ def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
 @torch.no_grad()
 def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
     "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
-    layer, searcher = searcher.heads.feature, searcher.eval()
+    layers = [layer for layer in searcher.heads.feature.modules() if isinstance(layer, nn.Linear)]
+    searcher.eval()
     rows = []
     for scene in progress(scenes, "a first feature"):
         if len(scene):
@@ -115,6 +116,5 @@ def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
     pooled = torch.cat(rows)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to spread")
-    layers = [layer] if isinstance(layer, nn.Linear) else [layer.stem, layer.stage]
-    for each, part in zip(layers, pooled.split([each.in_features for each in layers], dim=1)):
-        whiten(each, part)
+    for layer, part in zip(layers, pooled.split([layer.in_features for layer in layers], dim=1)):
+        whiten(layer, part)
