@@ -29,6 +29,7 @@ class DetectorSettings:
 
     backbone: str = "resnet50"
     stride: int = 16  # of the shared map
+    batch_statistics: bool = False  # normalise by each batch's statistics in training, else by the starting weights'
     frozen_groups: int = 2
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)  # square root of the area
     anchor_ratios: tuple[float, ...] = (1.0, 2.0, 3.0)  # height over width
@@ -194,7 +195,7 @@ class PersonSearcher(nn.Module):
     def __init__(self, settings: DetectorSettings, backbone: Backbone | None = None):
         super().__init__()
         self.settings = settings
-        self.backbone = Backbone(settings.backbone, settings.stride) if backbone is None else backbone
+        self.backbone = Backbone(settings.backbone, settings.stride, settings.batch_statistics) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
         self.proposals = ProposalNetwork(self.backbone.stem_channels, settings)
         self.heads = RegionHeads(self.backbone.stage_channels, settings, self.backbone.stem_channels)

@@ -49,7 +49,7 @@ class ObjectClassifier(nn.Module):
 
     def __init__(self, settings: ObjectTraining):
         super().__init__()
-        self.backbone = Backbone(settings.backbone, normalisation=nn.BatchNorm2d)
+        self.backbone = Backbone(settings.backbone, batch_statistics=True)
         self.classes = nn.Parameter(torch.randn(settings.classes, self.backbone.stage_channels))
         self.scale = settings.scale
 

@@ -64,7 +64,7 @@ def object_training(backbone: str, profile: str) -> ObjectTraining:
 
 def starting_backbone(recipe: Recipe, profile: str, device: str = "auto") -> Backbone:
     "A backbone with the starting weights that `recipe` names."
-    backbone = Backbone(recipe.detector.backbone, recipe.detector.stride)
+    backbone = Backbone(recipe.detector.backbone, recipe.detector.stride, recipe.detector.batch_statistics)
     if recipe.weights == "objects":
         load_weights(backbone, object_weights(object_training(backbone.name, profile), runs_folder() / "weights", device))
     elif recipe.weights == "imagenet":

@@ -20,7 +20,8 @@ from ps_nb.objectives import IdentityObjective
 from ps_nb.scenes import Scene
 
 SETTINGS = DetectorSettings(backbone="resnet18", anchor_sizes=(38.0,), anchor_ratios=(2.5,), train_candidates=48,
-                            train_proposals=16, region_samples=8, region_size=(4, 2), anchor_samples=16, feature_size=16)
+                            train_proposals=16, region_samples=8, region_size=(8, 4), anchor_samples=16, feature_size=16,
+                            batch_statistics=True)
 
 
 def write_scenes(folder):
