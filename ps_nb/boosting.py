@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .core import UserError
+from .core import UserError, progress
 
 # %% ../nbs/73_boosting.ipynb #f69abddd
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ def boost(
     codes, low, width = quantise(features, bins)
     weights = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
     asked, limits, answers = [], [], []
-    for _ in range(trees):
+    for _ in progress(range(trees), "boosting"):
         seen = np.sort(generator.permutation(codes.shape[1])[: max(1, round(share * codes.shape[1]))])
         chosen, bin_limits, answer, leaf = grow_tree(codes[:, seen], positive, weights, bins)
         asked.append(seen[chosen])

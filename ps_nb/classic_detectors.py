@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['Detect', 'smoothed', 'feature_channels', 'Window', 'Pyramid', 'channel_pyramid', 'person_windows', 'unit_scores',
-           'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'background_windows', 'mine_background',
-           'train_acf', 'detect_scenes', 'save_detector', 'load_detector', 'detect_hog']
+           'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'save_detector', 'load_detector',
+           'background_windows', 'mine_background', 'AcfTraining', 'kept_background', 'train_acf', 'detect_scenes',
+           'detect_hog']
 
 # %% ../nbs/74_classic_detectors.ipynb #37bc0689
 import zipfile
@@ -193,6 +194,26 @@ def detect_acf(
     height, width = image.shape[:2]
     return keep_best(pyramid.boxes(alive, detector.aspect), sums, width, height, overlap, limit)
 
+# %% ../nbs/74_classic_detectors.ipynb #cd7a95ef
+def save_detector(detector: AcfDetector, path: str | Path) -> None:
+    "Write the detector as one `.npz`, whole or not at all."
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, features=detector.trees.features, thresholds=detector.trees.thresholds, answers=detector.trees.answers,
+                 window=astuple(detector.window), numbers=[detector.rejection, detector.aspect, detector.smallest])
+
+
+def load_detector(path: str | Path) -> AcfDetector:
+    "The detector saved at `path`. Raises `UserError` when the file is missing or something else."
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            trees = Trees(stored["features"], stored["thresholds"], stored["answers"])
+            rejection, aspect, smallest = stored["numbers"].tolist()
+            return AcfDetector(trees, rejection, Window(*stored["window"].tolist()), aspect, smallest)
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}: train a detector first") from None
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a saved detector ({error}): train it again") from None
+
 # %% ../nbs/74_classic_detectors.ipynb #299619c8
 def background_windows(
     image: np.ndarray,
@@ -232,30 +253,55 @@ def mine_background(scenes: list[Scene], detector: AcfDetector, wanted: int, see
             break
     return np.concatenate(found)[:wanted]
 
+# %% ../nbs/74_classic_detectors.ipynb #4e353583
+@dataclass(frozen=True)
+class AcfTraining:
+    "How a detector is trained."
+
+    window: Window = Window()
+    rounds: tuple[int, ...] = (32, 64, 128, 256)  # trees in each round
+    people: int = 4000  # at most this many boxes, drawn at random
+    negatives: int = 2500  # background windows added in each round, at most
+
 # %% ../nbs/74_classic_detectors.ipynb #7fdacc9d
+def kept_background(path: Path, mine: Callable[[], np.ndarray]) -> np.ndarray:
+    "The array at `path`, or, where there is no such file, the one that `mine` gives, which is then written there."
+    if not path.exists():
+        windows = mine()
+        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, windows)
+    return np.load(path)
+
+
 def train_acf(
     scenes: list[Scene],
-    window: Window = Window(),  # noqa: B008
-    rounds: tuple[int, ...] = (32, 64, 128, 256),  # trees in each round
-    people: int = 4000,  # at most this many boxes, drawn at random
-    negatives: int = 2500,  # background windows added in each round, at most
+    training: AcfTraining = AcfTraining(),  # noqa: B008
     seed: int = 0,
+    folder: str | Path | None = None,  # keeps finished rounds of this very training
     workers: int | None = None,  # threads, default one per core
 ) -> AcfDetector:
     "A detector trained on the boxes of `scenes`, labelled or not. Raises `UserError` when there are none, or no background."
-    generator = numpy_generator(seed, "acf")
-    boxes = sample_boxes(scenes, people, generator)
+    window = training.window
+    boxes = sample_boxes(scenes, training.people, numpy_generator(seed, "acf"))
     windows = describe_boxes(scenes, boxes, partial(person_windows, window=window), workers=workers)
     positives = np.concatenate(windows).reshape(-1, window.features)
     sides = np.concatenate([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes])
     background = []
     detector = AcfDetector(Trees(*np.zeros((3, 0, 3))), -np.inf, window, aspect=float(np.median(sides[:, 0] / sides[:, 1])),
                            smallest=float(np.percentile(sides[:, 1], 2)))
-    for number, trees in enumerate(rounds):
-        background.append(mine_background(scenes, detector, negatives, derived_seed(seed, "round", number), workers))
+    for number, trees in enumerate(training.rounds):
+        chance = derived_seed(seed, "round", number)
+        mine = partial(mine_background, scenes, detector, training.negatives, chance, workers)
+        background.append(kept_background(Path(folder) / f"background-{number}.npy", mine) if folder else mine())
+        finished = folder and Path(folder) / f"round-{number}.npz"
+        if finished and finished.exists():
+            detector = load_detector(finished)
+            continue
         features = np.concatenate([positives, *background])
-        strong = boost(features, np.arange(len(features)) < len(positives), trees, generator)
+        strong = boost(features, np.arange(len(features)) < len(positives), trees, numpy_generator(chance, "trees"))
         detector = replace(detector, trees=strong, rejection=rejection_threshold(positives, strong))
+        if finished:
+            save_detector(detector, finished)
     return detector
 
 # %% ../nbs/74_classic_detectors.ipynb #f840b69b
@@ -269,26 +315,6 @@ def detect_scenes(scenes: list[Scene], detect: Detect, workers: int | None = Non
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(boxes for boxes, _ in found)])
     scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
     return Detections(tuple(scene.name for scene in scenes), offsets, boxes, scores, np.zeros((len(boxes), 0), np.float32))
-
-# %% ../nbs/74_classic_detectors.ipynb #cd7a95ef
-def save_detector(detector: AcfDetector, path: str | Path) -> None:
-    "Write the detector as one `.npz`, whole or not at all."
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, features=detector.trees.features, thresholds=detector.trees.thresholds, answers=detector.trees.answers,
-                 window=astuple(detector.window), numbers=[detector.rejection, detector.aspect, detector.smallest])
-
-
-def load_detector(path: str | Path) -> AcfDetector:
-    "The detector saved at `path`. Raises `UserError` when the file is missing or something else."
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            trees = Trees(stored["features"], stored["thresholds"], stored["answers"])
-            rejection, aspect, smallest = stored["numbers"].tolist()
-            return AcfDetector(trees, rejection, Window(*stored["window"].tolist()), aspect, smallest)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}: train a detector first") from None
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a saved detector ({error}): train it again") from None
 
 # %% ../nbs/74_classic_detectors.ipynb #0809c580
 def detect_hog(

@@ -192,7 +192,7 @@ def run_origins(runs: list[Run]) -> dict:
     return {
         "recipes": {run.folder.name: fingerprint(recipe_to_json(run.recipe)) for run in runs},
         "data": {name: ", ".join(sorted(found)) for name, found in fingerprints.items()},  # shares of one set differ
-        "weights": ", ".join(sorted({run.facts["weights"] for run in runs})) or None,
+        "weights": ", ".join(sorted({run.facts["weights"] for run in runs if run.facts["weights"]})) or None,
         "run_seconds": sum(run.facts["seconds"] for run in runs),
     }
 

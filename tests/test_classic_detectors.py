@@ -1,5 +1,6 @@
 "Edge cases of boosting and of the classic detectors: odd images, nobody to learn from, files, real video."
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ps_nb import classic_detectors
 from ps_nb.boosting import Trees, boost, cascade_scores, quantise, tree_scores
 from ps_nb.classic_detectors import (
+    AcfTraining,
     Window,
     channel_pyramid,
     detect_acf,
@@ -29,6 +32,7 @@ from ps_nb.metrics import box_overlap
 from ps_nb.scenes import Scene
 
 SMALL = Window(person=24, height=32, width=16)
+LEARN = AcfTraining(SMALL, rounds=(8, 24), negatives=100)
 
 
 def picture(seed=0, people=3):
@@ -56,7 +60,7 @@ def make_scenes(folder, count=6, people=3, start=0):
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    return train_acf(make_scenes(tmp_path_factory.mktemp("train"), 12), SMALL, rounds=(8, 24), negatives=100, workers=1)
+    return train_acf(make_scenes(tmp_path_factory.mktemp("train"), 12), LEARN, workers=1)
 
 
 def test_people_of_new_pictures_are_found(detector, tmp_path):
@@ -68,11 +72,31 @@ def test_people_of_new_pictures_are_found(detector, tmp_path):
 
 
 def test_training_repeats_itself(detector, tmp_path):
-    again = train_acf(make_scenes(tmp_path, 12), SMALL, rounds=(8, 24), negatives=100, workers=2)
+    again = train_acf(make_scenes(tmp_path, 12), LEARN, workers=2)
     assert np.array_equal(again.trees.features, detector.trees.features)
     assert np.allclose(again.trees.answers, detector.trees.answers) and again.rejection == detector.rejection
-    other = train_acf(make_scenes(tmp_path, 12), SMALL, rounds=(8, 24), negatives=100, seed=1)
+    other = train_acf(make_scenes(tmp_path, 12), LEARN, seed=1)
     assert not np.array_equal(other.trees.features, detector.trees.features)
+
+
+def same_detector(one, other):
+    return all(np.array_equal(*pair) for pair in zip(vars(one.trees).values(), vars(other.trees).values())) and (
+        one.rejection == other.rejection)
+
+
+def test_a_training_that_was_cut_off_goes_on(detector, tmp_path, monkeypatch):
+    scenes, kept = make_scenes(tmp_path, 12), tmp_path / "rounds"
+    monkeypatch.setattr(classic_detectors, "boost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # before a single tree
+        train_acf(scenes, LEARN, folder=kept, workers=1)
+    assert sorted(path.name for path in kept.iterdir()) == ["background-0.npy"]
+    monkeypatch.undo()
+    first = train_acf(scenes, replace(LEARN, rounds=(8,)), folder=kept, workers=1)
+    assert len(first.trees) == 8 and (kept / "round-0.npz").exists()
+    calls = []
+    monkeypatch.setattr(classic_detectors, "boost", lambda *given: calls.append(given[2]) or boost(*given))
+    assert same_detector(train_acf(scenes, LEARN, folder=kept, workers=1), detector) and calls == [24]
+    assert same_detector(train_acf(scenes, LEARN, folder=kept, workers=1), detector) and calls == [24]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 300), (300, 10), (33, 17)])
@@ -96,14 +120,14 @@ def test_no_detection_at_all_is_a_valid_result(tmp_path):
 
 def test_nobody_to_learn_from_is_refused(tmp_path):
     with pytest.raises(UserError, match="no boxes"):
-        train_acf(make_scenes(tmp_path, people=0), SMALL)
+        train_acf(make_scenes(tmp_path, people=0), LEARN)
 
 
 def test_no_background_is_refused(tmp_path):
     cv2.imwrite(str(tmp_path / "full.png"), picture()[0])
     scene = Scene("full.png", tmp_path / "full.png", 160, 120, [[0, 0, 160, 120]], [0])
     with pytest.raises(UserError, match="background"):
-        train_acf([scene], SMALL, rounds=(4,))
+        train_acf([scene], AcfTraining(SMALL, rounds=(4,)))
 
 
 @pytest.mark.parametrize("sizes", [dict(height=62), dict(width=30), dict(person=80), dict(person=0)])

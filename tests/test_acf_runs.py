@@ -1,0 +1,52 @@
+"ACF through the run folder: trained once, found again, another run for other people or another seed, nobody in the gallery."
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ps_nb import acf_runs
+from ps_nb.acf_runs import acf_detections, acf_training, trained_acf
+from ps_nb.core import UserError
+from ps_nb.results import run_origins
+from ps_nb.scenes import Scene
+from ps_nb.twins import render_twin
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("PS_NB_RUNS", str(tmp_path / "runs"))
+    return render_twin("cuhk-twin", tmp_path / "twin", "smoke")
+
+
+def test_another_gallery_is_the_same_run_and_other_detections(data, monkeypatch):
+    run = trained_acf(data, "smoke")
+    found = acf_detections(run, data)
+    monkeypatch.setattr(acf_runs, "train_acf", lambda *_, **__: pytest.fail("trained twice"))
+    half = replace(data, gallery=data.gallery[:5], protocols={})
+    part = acf_detections(trained_acf(half, "smoke"), half)
+    assert len(part.names) == 5 and np.array_equal(part.boxes, found.boxes[: len(part)])
+    assert len(list(run.folder.glob("detections-*.npz"))) == 2
+
+
+def test_other_people_another_seed_and_another_profile_are_other_runs(data):
+    fewer = replace(data, train=data.train[:-1])
+    folders = {trained_acf(data, "smoke").folder, trained_acf(fewer, "smoke").folder, trained_acf(data, "smoke", 1).folder}
+    assert len(folders) == 3
+    assert acf_training("paper").rounds == (32, 128, 512, 2048) != acf_training("small").rounds
+    with pytest.raises(UserError, match="unknown profile"):
+        acf_training("large")
+
+
+def test_a_gallery_without_people_or_pictures_is_searched(data, tmp_path):
+    empty = replace(data, gallery=[], protocols={})
+    assert len(acf_detections(trained_acf(empty, "smoke"), empty)) == 0
+    bare = [Scene(scene.name, scene.path, scene.width, scene.height, [], []) for scene in data.gallery]
+    bare = replace(data, gallery=bare, protocols={})
+    assert acf_detections(trained_acf(bare, "smoke"), bare).names == tuple(scene.name for scene in data.gallery)
+
+
+def test_tables_name_the_run_and_no_starting_weights(data):
+    run = trained_acf(data, "smoke")
+    origins = run_origins([run])
+    assert list(origins["recipes"]) == [run.folder.name] and origins["weights"] is None and origins["run_seconds"] > 0
+    assert origins["data"] == {"cuhk-twin": run.facts["data"]}
