@@ -26,7 +26,8 @@ from .detector import PersonSearcher
 from .inference import detect_scenes, embed_queries, spread_features
 from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
-from .recipes import Recipe, check_profile, recipe_from_json, recipe_to_json
+from .part_objective import PartObjective
+from .recipes import PartMatching, Recipe, check_profile, recipe_from_json, recipe_to_json
 from .scenes import Detections, SearchSet, load_detections
 from .training import searcher_precision, train
 from .twins import render_twin
@@ -96,6 +97,9 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
 
 def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
     "What the searcher of `recipe` is trained by on `data`: memory, labels and losses behind one interface."
+    if isinstance(recipe.objective, PartMatching):
+        parts = 1 + len(recipe.detector.parts)
+        return PartObjective(data.train, recipe.detector.feature_size, parts, **vars(recipe.objective))
     return IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
 
 
