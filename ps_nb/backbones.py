@@ -7,6 +7,8 @@ __all__ = ['DEPTHS', 'MEAN', 'DEVIATION', 'normalise', 'FixedBatchNorm', 'Shared
            'load_weights', 'weights_of']
 
 # %% ../nbs/20_backbones.ipynb #3acdcb78
+import copy
+import math
 from collections import OrderedDict
 from pathlib import Path
 
@@ -61,22 +63,28 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 # %% ../nbs/20_backbones.ipynb #df1d7191
 class Backbone(nn.Module):
-    "A ResNet in two halves: `stem` to `stride` 16 or 8, and `stage`, its remaining groups."
+    """A ResNet in two halves: `stem` to `stride` 16, 8 or 4, and `stage`, its remaining groups.
+
+    `scene` is what the map goes through before proposals are looked for: its own second group at stride 4, else nothing.
+    """
 
     def __init__(self, name: str, stride: int = 16, batch_statistics: bool = False):
         super().__init__()
         if name not in DEPTHS:
             raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(DEPTHS)}")
-        if stride not in (8, 16):
-            raise UserError(f"a stem of stride {stride} is not possible: choose 16 or 8")
+        if stride not in (4, 8, 16):
+            raise UserError(f"a stem of stride {stride} is not possible: choose 16, 8 or 4")
         normalisation = SharedBatchNorm if batch_statistics else FixedBatchNorm
         network = getattr(torchvision.models, name)(weights=None, norm_layer=normalisation)
         self.name, self.stride = name, stride
         parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        cut = parts.index("layer3") + (stride == 16)
+        groups = int(math.log2(stride)) - 1  # of the stem
+        cut = parts.index("layer1") + groups
         self.stem = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in parts[:cut]))
         self.stage = nn.Sequential(OrderedDict((part, getattr(network, part)) for part in parts[cut:]))
-        self.stem_channels, self.stage_channels = DEPTHS[name][2 if stride == 16 else 1], DEPTHS[name][3]
+        self.scene = nn.Sequential(OrderedDict({"layer2": copy.deepcopy(network.layer2)} if stride == 4 else {}))
+        self.stem_channels, self.stage_channels = DEPTHS[name][groups - 1], DEPTHS[name][3]
+        self.scene_channels = DEPTHS[name][max(groups, 2) - 1]
 
     def freeze(self, groups: int) -> None:
         "Stop learning the first `groups` of: first convolution, layer1, layer2, layer3; at most those of the stem."
@@ -102,16 +110,16 @@ def load_weights(backbone: Backbone, weights: dict[str, Tensor] | str | Path) ->
         values = weights if isinstance(weights, dict) else load_file(weights)
     except Exception as error:
         raise UserError(f"cannot read weights {weights}: {error}") from None
-    halves = {name: half for half, module in (("stem", backbone.stem), ("stage", backbone.stage))
-              for name in module.state_dict()}
-    absent = sorted(set(halves) - set(values))
     own = backbone.state_dict()
-    wrong = [name for name, half in halves.items() if name in values and values[name].shape != own[f"{half}.{name}"].shape]
+    names = {each: each.split(".", 1)[1] for each in own}
+    absent = sorted(set(names.values()) - set(values))
+    wrong = [name for each, name in names.items() if name in values and values[name].shape != own[each].shape]
     if absent or wrong:
         raise UserError(f"{source} is not for {backbone.name}: {(absent + wrong)[0]} is missing or of another shape")
-    backbone.load_state_dict({f"{half}.{name}": values[name] for name, half in halves.items()})
+    backbone.load_state_dict({each: values[name] for each, name in names.items()})
 
 
 def weights_of(backbone: Backbone) -> dict[str, Tensor]:
     "The backbone's tensors under torchvision's names."
-    return {key.split(".", 1)[1]: value.detach().cpu().clone() for key, value in backbone.state_dict().items()}
+    return {key.split(".", 1)[1]: value.detach().cpu().clone() for key, value in backbone.state_dict().items()
+            if not key.startswith("scene.")}

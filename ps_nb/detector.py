@@ -51,6 +51,7 @@ class DetectorSettings:
     feature_size: int = 256  # of each part, where there are parts
     parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
     encoders: int = 1  # 2: half of the feature from the stem's map, half from the RoI stage's, both max-pooled
+    refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
     score_threshold: float = 0.05
     detection_overlap: float = 0.4
     detections: int = 100  # per image, at most
@@ -197,7 +198,7 @@ class PersonSearcher(nn.Module):
         self.settings = settings
         self.backbone = Backbone(settings.backbone, settings.stride, settings.batch_statistics) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
-        self.proposals = ProposalNetwork(self.backbone.stem_channels, settings)
+        self.proposals = ProposalNetwork(self.backbone.scene_channels, settings)
         self.heads = RegionHeads(self.backbone.stage_channels, settings, self.backbone.stem_channels)
 
     def pooled(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
@@ -212,7 +213,7 @@ class PersonSearcher(nn.Module):
         "Detection losses of a batch, and its sampled regions. `seed` decides which anchors and regions are drawn."
         truth, present = pad_boxes(batch.boxes)
         maps = self.backbone.stem(normalise(batch.images))
-        predicted = self.proposals(maps, batch)
+        predicted = self.proposals(self.backbone.scene(maps), batch)
         losses = self.proposals.losses(*predicted, truth, present, batch.scenes, seed)
         proposals, filled = self.proposals.propose(*predicted, batch.sizes, training=True)
         boxes, person, label = draw_regions(self.settings, proposals, filled, truth, present, batch.scenes, seed)
@@ -226,13 +227,17 @@ class PersonSearcher(nn.Module):
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, D)."
         settings = self.settings
         maps = self.backbone.stem(normalise(batch.images))
-        proposals, filled = self.proposals.propose(*self.proposals(maps, batch), batch.sizes, training=False)
+        predicted = self.proposals(self.backbone.scene(maps), batch)
+        proposals, filled = self.proposals.propose(*predicted, batch.sizes, training=False)
         logits, offsets, features = (each.unflatten(0, filled.shape) for each in self.heads(self.pooled(maps, list(proposals))))
         boxes, scores = clip(decode(offsets, proposals, settings.offset_deviation), batch.sizes), logits.sigmoid()
         narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
         hidden = ~filled | narrow | (scores < settings.score_threshold)
         index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
-        return [(b[i[k]], s[i[k]], f[i[k]]) for b, s, f, i, k in zip(boxes, scores, features, index, kept)]
+        boxes, scores, features = ([each[i[k]] for each, i, k in zip(every, index, kept)] for every in (boxes, scores, features))
+        if settings.refined_features:
+            features = self.heads(self.pooled(maps, boxes))[2].split([len(each) for each in boxes])
+        return list(zip(boxes, scores, features))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:

@@ -38,9 +38,9 @@ class IdentityObjective(nn.Module):
     "Online instance matching with the identities of `scenes`."
 
     def __init__(self, scenes: list[Scene], feature_size: int, queue_size: int = 5000, scale: float = 30.0,
-                 momentum: float = 0.5, fill: bool = False):
+                 momentum: float = 0.5, fill: bool = False, share: float = 1.0):
         super().__init__()
-        self.scale, self.fill = scale, fill
+        self.scale, self.fill, self.share = scale, fill, share
         self.identities = PersonTable([scene.ids for scene in scenes])
         labelled = 1 + max((int(scene.ids.max(initial=-1)) for scene in scenes), default=-1)
         self.memory = InstanceTable(labelled, queue_size, feature_size, momentum)
@@ -57,10 +57,10 @@ class IdentityObjective(nn.Module):
         "Nothing: identities do not change."
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
-        "`matching`: the loss over the sampled people."
+        "`matching`: `share` times the loss over the sampled people."
         identities = self.identities(sampled.scenes, sampled.persons)
         loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue, self.scale)
-        return {"matching": loss}
+        return {"matching": self.share * loss}
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:

@@ -30,7 +30,7 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 4  # scenes, over all processes
     learning_rate: float = 0.003
-    backbone_rate: float = 1.0  # share of it for the backbone
+    shares: tuple[tuple[str, float], ...] = ()  # (beginning of a parameter's name, share of the rate): the first that fits
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up_steps: int = 500
@@ -49,12 +49,13 @@ def rate_at(schedule: Schedule, epoch: int, batch: int, batches: int) -> float:
 
 
 def parameter_groups(searcher: nn.Module, schedule: Schedule) -> list[dict]:
-    "What the optimiser moves: heads at the full learning rate, the backbone at its `share`; frozen parameters are left out."
-    groups = {1.0: [], schedule.backbone_rate: []}
+    "What the optimiser moves, grouped by its share of the learning rate; frozen parameters are left out."
+    groups = {}
     for name, parameter in searcher.named_parameters():
         if parameter.requires_grad:
-            groups[schedule.backbone_rate if name.startswith("backbone.") else 1.0].append(parameter)
-    return [{"params": parameters, "share": share} for share, parameters in groups.items() if parameters]
+            share = next((share for beginning, share in schedule.shares if name.startswith(beginning)), 1.0)
+            groups.setdefault(share, []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
 # %% ../nbs/50_training.ipynb #9492e760
 def choose_precision(device: torch.device) -> str:
