@@ -18,9 +18,10 @@ PROGRAM = Path(__file__).parent / "tiny_training.py"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}
 
 
-def start(folder, *arguments, launcher=()):
+def start(folder, *arguments, launcher=(), objective="matching"):
     command = [sys.executable, *launcher, str(PROGRAM), str(folder), *arguments]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    environment = ENVIRONMENT | {"TINY_OBJECTIVE": objective}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def free_port():
@@ -60,6 +61,34 @@ def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
     shared = torch.load(tmp_path / "result.pt")
     assert uninterrupted["objective"]["memory.table"].norm(dim=1).gt(0.99).sum() >= 4
     same(uninterrupted, shared, tolerance=5e-3)
+
+
+def finished(folder, *arguments, **options):
+    done = start(folder, *arguments, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return torch.load(folder / "result.pt")
+
+
+def test_clusters_survive_a_kill_in_the_middle_of_an_epoch(tmp_path):
+    whole = finished(tmp_path / "whole", objective="contexts")
+    assert start(tmp_path / "cut", "kill-at-step", "4", objective="contexts").returncode == -signal.SIGKILL
+    resumed = finished(tmp_path / "cut", objective="contexts")
+    logs = [[{name: value for name, value in row.items() if "seconds" not in name} for row in each["log"]]
+            for each in (whole, resumed)]
+    assert logs[0] == logs[1] and all("clusters" in row for row in logs[0])
+    for each in (whole, resumed):  # seconds differ
+        each["objective"].pop("_extra_state")
+    same(whole, resumed)
+
+
+def test_two_processes_cluster_as_one(tmp_path):
+    whole = finished(tmp_path / "one", objective="contrast")
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port())
+    shared = finished(tmp_path / "two", objective="contrast", launcher=launcher)
+    assert torch.equal(whole["objective"]["memory.labels"], shared["objective"]["memory.labels"])
+    for each in (whole, shared):
+        each["objective"].pop("_extra_state")
+    same(whole, shared, tolerance=2e-4)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

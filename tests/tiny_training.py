@@ -1,6 +1,9 @@
 """A training run of seconds, as a program: tests start it, kill it, and start it on two processes.
 
 usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N]
+
+The environment variable TINY_OBJECTIVE chooses what is trained: matching (the default), contexts, or contrast, which is
+contexts without the loss that compares the regions of one process only.
 """
 
 import os
@@ -13,6 +16,7 @@ import torch
 from PIL import Image
 
 from ps_nb import training
+from ps_nb.context_objective import ContextObjective
 from ps_nb.core import seed_everything
 from ps_nb.detector import DetectorSettings, PersonSearcher
 from ps_nb.loading import Augmentation, InputSize
@@ -64,7 +68,12 @@ def main(folder, moment=None, number=None):
         os.replace = die_at(os.replace)
     seed_everything(0)
     searcher = PersonSearcher(SETTINGS)
-    objective = IdentityObjective(scenes, feature_size=16, queue_size=6)
+    contexts = dict(neighbours=4, expansion=2, least=2)
+    objective = {
+        "matching": lambda: IdentityObjective(scenes, feature_size=16, queue_size=6),
+        "contexts": lambda: ContextObjective(scenes, 16, **contexts),
+        "contrast": lambda: ContextObjective(scenes, 16, instance_weight=0.0, background_weight=0.0, **contexts),
+    }[os.environ.get("TINY_OBJECTIVE", "matching")]()
     schedule = training.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
     log = training.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
                          precision="no")

@@ -1,0 +1,114 @@
+"""Weak supervision is what it says: identities never reach the objective, the searcher or the loop; and input at the edges."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ps_nb import runs
+from ps_nb.context_losses import cluster_contrast, hard_negatives, quadruplet
+from ps_nb.context_objective import ContextObjective
+from ps_nb.core import UserError
+from ps_nb.detector import Sampled
+from ps_nb.recipes import cgps
+from ps_nb.scenes import Detections, Scene
+from ps_nb.training_sets import with_boxes, without_identities
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PS_NB_RUNS", str(tmp_path_factory.mktemp("runs")))
+    yield runs.search_set("cuhk-sysu", "smoke")
+    patch.undo()
+
+
+def test_identities_never_reach_training(data, monkeypatch):
+    seen = []
+
+    def spy(name):
+        original = getattr(runs, name)
+
+        def watched(*arguments, **options):
+            for value in (*arguments, *options.values()):
+                seen.extend(value if isinstance(value, list) else getattr(value, "scenes", []))
+            return original(*arguments, **options)
+        monkeypatch.setattr(runs, name, watched)
+
+    spy("ContextObjective")
+    spy("train")
+    recipe = cgps("smoke")
+    told = runs.trained(recipe, data, "smoke", device="cpu")
+    scenes = [each for each in seen if isinstance(each, Scene)]
+    assert len(scenes) == 2 * len(data.train) and all((scene.ids == -1).all() for scene in scenes)
+    untold = runs.trained(recipe, replace(data, train=without_identities(data.train)), "smoke", device="cpu")
+    assert told.folder != untold.folder
+    for name, value in told.searcher.state_dict().items():
+        assert torch.equal(value, untold.searcher.state_dict()[name]), name
+    for one, other in zip(told.facts["log"], untold.facts["log"]):
+        different = {name for name in one if one[name] != other[name]} - {"clustering_seconds"}
+        assert different <= {"cluster_precision", "cluster_recall"}, "the log alone compares with the truth"
+        assert {"clusters", "unclustered", "same_scene_pairs", "clustering_seconds", "cluster_recall"} <= set(one)
+        assert other["cluster_precision"] is None
+
+
+def test_scenes_in_which_nothing_was_found_are_background(data):
+    boxes = [scene.boxes if number % 3 == 0 else scene.boxes[:0] for number, scene in enumerate(data.train)]
+    offsets = np.cumsum([0, *map(len, boxes)])
+    found = Detections([scene.name for scene in data.train], offsets, np.concatenate(boxes), np.ones(offsets[-1]),
+                       np.zeros((offsets[-1], 0)))
+    recipe = cgps("smoke")
+    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=1, batch_size=2))
+    run = runs.trained(recipe, with_boxes(data, found, 0.5), "smoke", device="cpu")
+    assert np.isfinite(run.facts["log"][0]["contrast"])
+
+
+def scene(people):
+    boxes = [[10 * i, 0, 10 * i + 8, 20] for i in range(people)]
+    return Scene(f"s{people}", f"s{people}.jpg", 64, 48, boxes, [-1] * people)
+
+
+def test_one_person_in_all():
+    objective = ContextObjective([scene(1)], 4)
+    objective.memory.features.copy_(torch.eye(4)[:1])
+    objective.begin_epoch(0)
+    features = torch.eye(4)[:2].requires_grad_()
+    losses = objective(Sampled(features, torch.tensor([0, 0]), torch.tensor([0, -1])))
+    assert losses["contrast"] == 0 and torch.isfinite(losses["quadruplet"])
+
+
+def test_only_background_in_the_batch():
+    objective = ContextObjective([scene(2)], 4)
+    objective.memory.features.copy_(torch.eye(4)[:2])
+    objective.begin_epoch(0)
+    features = torch.eye(4)[:3].requires_grad_()
+    sampled = Sampled(features, torch.zeros(3, dtype=torch.long), torch.full((3,), -1))
+    losses = objective(sampled)
+    sum(losses.values()).backward()
+    assert losses["contrast"] == losses["quadruplet"] == 0 and features.grad.abs().sum() == 0
+    objective.update(sampled)
+    assert torch.equal(objective.memory.features, torch.eye(4)[:2]), "a row that nobody visits stays"
+
+
+def test_one_cluster_has_no_negatives():
+    features = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
+    assert cluster_contrast(features, torch.zeros(5, dtype=torch.long), features[:1], 0.05, share=0.6) == 0
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])
+def test_the_count_of_hard_negatives_is_the_nearest_to_the_share(share):
+    generator = torch.Generator().manual_seed(0)
+    similarity = torch.rand(20, 30, generator=generator).sort(dim=1, descending=True).values
+    for strategy, amount in (("similarity", similarity), ("confidence", (similarity / 0.2).exp())):
+        for row, count in zip(amount.double(), hard_negatives(similarity, share, strategy, 0.2).tolist()):
+            misses = [abs(row[:k].sum() / row.sum() - share) for k in range(1, 31)]
+            assert abs(misses[count - 1] - min(misses)) < 1e-5
+
+
+def test_words_that_do_not_exist():
+    features = torch.eye(3)
+    with pytest.raises(UserError, match="choose one of confidence, similarity, number"):
+        hard_negatives(features, 0.5, "luck", 0.05)
+    with pytest.raises(UserError, match="choose one of inner, euclidean"):
+        quadruplet(features, torch.arange(3), features, form="cosine")
