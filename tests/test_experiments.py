@@ -22,7 +22,8 @@ def folders(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PS_NB_RUNS", str(shared))
     monkeypatch.setenv("PS_NB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("PS_NB_MOT", raising=False)
+    for variable in ("PS_NB_MOT", "PS_NB_CUHK_PROTOCOL"):
+        monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
 
@@ -66,7 +67,32 @@ def check_real_video(result):
     assert rows["colour histogram", "true"]["map"] > 0.2, "people in video keep their clothes on"
 
 
-CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video}
+def check_tab1_statistics(result):
+    rows = {(row["dataset"], row["split"]): row for row in result["rows"]}
+    for count in ("identities", "images", "boxes"):
+        parts = [rows["cuhk-twin", split][count] for split in ("train", "test", "all")]
+        assert parts[0] + parts[1] == parts[2] > 0
+    if ("cuhk", "test, as in TestG100.mat") in rows:
+        official, paper = rows["cuhk", "test, as in TestG100.mat"], published_artefact("e2e", "tab1_statistics")["rows"][2]
+        assert (official["identities"], official["images"]) == (paper["identities"], paper["images"])
+
+
+def check_fig2_heights(result):
+    groups = {row["people"] for row in result["rows"]}
+    assert {"query people", "background people"} <= groups and len(groups) == len(result["data"]) + 1
+    for group in groups:
+        assert sum(row["share"] for row in result["rows"] if row["people"] == group) == pytest.approx(1)
+
+
+def check_fig3_subsets(result):
+    rows = {row["subset"]: row for row in result["rows"]}
+    assert list(rows) == ["high resolution", "occlusion", "low resolution"] and result["picture"]
+    assert rows["high resolution"]["least_height"] > rows["low resolution"]["greatest_height"]
+
+
+CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video,
+          "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
+          "e2e/fig3_subsets": check_fig3_subsets}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -76,6 +102,9 @@ def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
         if not data or not (Path(data) / "mot").is_dir():
             pytest.skip("PS_NB_TEST_DATA names no folder with mot/, the MOTChallenge sequences")
         monkeypatch.setenv("PS_NB_MOT", str(Path(data) / "mot"))
+    protocol = Path(os.environ.get("PS_NB_TEST_DATA", "absent")) / "cuhk-sysu" / "TestG100.mat"
+    if experiment in ("e2e/tab1_statistics", "e2e/fig2_heights") and protocol.is_file():
+        monkeypatch.setenv("PS_NB_CUHK_PROTOCOL", str(protocol))
     key, name = experiment.split("/")
     assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
     result = read_json(folders / "results" / "smoke" / key / f"{name}.json")
