@@ -4,6 +4,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
   'syms': { 'ps_nb.acf_runs': { 'ps_nb.acf_runs.AcfRun': ('acf_runs.html#acfrun', 'ps_nb/acf_runs.py'),
                                 'ps_nb.acf_runs.acf_detections': ('acf_runs.html#acf_detections', 'ps_nb/acf_runs.py'),
                                 'ps_nb.acf_runs.acf_training': ('acf_runs.html#acf_training', 'ps_nb/acf_runs.py'),
+                                'ps_nb.acf_runs.held_out_precision': ('acf_runs.html#held_out_precision', 'ps_nb/acf_runs.py'),
                                 'ps_nb.acf_runs.trained_acf': ('acf_runs.html#trained_acf', 'ps_nb/acf_runs.py')},
             'ps_nb.backbones': { 'ps_nb.backbones.Backbone': ('backbones.html#backbone', 'ps_nb/backbones.py'),
                                  'ps_nb.backbones.Backbone.__init__': ('backbones.html#backbone.__init__', 'ps_nb/backbones.py'),

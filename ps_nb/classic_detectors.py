@@ -55,7 +55,7 @@ def feature_channels(image: np.ndarray, cell: int = 4) -> np.ndarray:
 class Window:
     "Sizes of the detection window in pixels; all but `person` are multiples of `cell`."
 
-    person: int = 48  # height of the person in it
+    person: int = 50  # height of the person in it
     height: int = 64
     width: int = 32
     cell: int = 4
