@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'MEAN', 'DEVIATION', 'normalise', 'FixedBatchNorm', 'SharedBatchNorm', 'Backbone', 'imagenet_weights',
-           'load_weights', 'weights_of']
+           'load_weights', 'weights_of', 'FeaturePyramid']
 
 # %% ../nbs/20_backbones.ipynb #3acdcb78
 import copy
@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from .core import UserError
 
@@ -123,3 +124,22 @@ def weights_of(backbone: Backbone) -> dict[str, Tensor]:
     "The backbone's tensors under torchvision's names."
     return {key.split(".", 1)[1]: value.detach().cpu().clone() for key, value in backbone.state_dict().items()
             if not key.startswith("scene.")}
+
+# %% ../nbs/20_backbones.ipynb #9bb752cc
+class FeaturePyramid(nn.Module):
+    "Maps of equal depth at strides 8, 16, 32, and with `levels` 5 also 64 and 128, from a ResNet cut at stride 8."
+
+    def __init__(self, backbone: Backbone, channels: int, levels: int):
+        super().__init__()
+        if levels not in (3, 5) or backbone.stride != 8 or backbone.name not in DEPTHS:
+            raise UserError(f"a pyramid of {levels} maps on {backbone.name} of stride {backbone.stride} is not possible: choose "
+                            f"3 or 5 maps, a stride of 8 and one of {', '.join(DEPTHS)}")
+        depths = list(DEPTHS[backbone.name][1:])
+        self.merge = FeaturePyramidNetwork(depths, channels, LastLevelP6P7(depths[-1], channels) if levels == 5 else None)
+
+    def forward(self, backbone: Backbone, images: Tensor) -> list[Tensor]:
+        "(B, 3, H, W) normalised images to maps (B, channels, H/8, W/8), (B, channels, H/16, W/16), … from `backbone`."
+        maps = [backbone.stem(images)]
+        for group in backbone.stage:
+            maps.append(group(maps[-1]))
+        return list(self.merge(OrderedDict(zip("345", maps))).values())

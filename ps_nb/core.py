@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'derived_seed', 'numpy_generator', 'torch_generator', 'seed_everything', 'choose_device', 'atomic_path',
-           'write_bytes', 'write_text', 'json_text', 'write_json', 'read_json', 'fingerprint', 'locked', 'progress']
+           'write_bytes', 'write_text', 'json_text', 'write_json', 'read_json', 'fingerprint', 'locked', 'progress',
+           'process_mean']
 
 # %% ../nbs/00_core.ipynb #baf79fed
 import contextlib
@@ -165,3 +166,12 @@ def locked(folder: str | Path):
 def progress(iterable, description: str, total: int | None = None):
     "`iterable` with a progress bar when standard error is a terminal, untouched otherwise."
     return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())
+
+# %% ../nbs/00_core.ipynb #e12d6d3d
+def process_mean(number, device: torch.device | str) -> torch.Tensor:
+    "The mean of a number, or of a scalar tensor, over all processes, float32 on `device`; itself where there is one process."
+    mean = torch.as_tensor(number, device=device).detach().to(torch.float32, copy=True)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(mean)
+        mean /= torch.distributed.get_world_size()
+    return mean

@@ -65,6 +65,7 @@ class Sampled:
     scenes: Tensor  # (R,) int64, number of the scene in the training list
     persons: Tensor  # (R,) int64, number of the person within the scene, -1 background
     attention: nn.Module | None = None  # how a searcher with parts compares two people
+    alone: Tensor | None = None  # (R, D) unit length: the same people cut out of their scenes, where a searcher looks at them so
 
 # %% ../nbs/21_detector.ipynb #091e44ab
 class ProposalNetwork(nn.Module):

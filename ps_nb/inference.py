@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from .backbones import normalise
 from .core import UserError, progress
 from .loading import InputSize, make_batch, read_image, resize
 from .scenes import Detections, Protocol, Scene
@@ -94,9 +93,10 @@ def model_fingerprint(searcher: nn.Module) -> str:
 @torch.no_grad()
 def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
     "Set `layer` to the damped whitening of the vectors `pooled` (N, C), float64."
-    variance, directions = torch.linalg.eigh(pooled.T.cov())
-    largest = variance.argsort(descending=True)[: layer.out_features]
-    weight = (directions[:, largest] / (variance[largest] + variance.mean()).sqrt()).T
+    _, lengths, directions = torch.linalg.svd(pooled - pooled.mean(dim=0), full_matrices=False)
+    variance = lengths**2 / (len(pooled) - 1)
+    damped = (variance + variance.sum() / pooled.shape[1]).sqrt()
+    weight = (directions / damped[:, None])[: layer.out_features]
     padded = torch.zeros_like(layer.weight, dtype=torch.float64, device="cpu")
     padded[: len(weight)] = weight
     layer.weight.copy_(padded)
@@ -109,11 +109,12 @@ def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
     layers = [layer for layer in searcher.heads.feature.modules() if isinstance(layer, nn.Linear)]
     searcher.eval()
     rows = []
-    for scene in progress(scenes, "a first feature"):
-        if len(scene):
-            batch, _ = on_image(searcher, read_image(scene.path, scene.width, scene.height), scene.boxes, size)
-            rows.append(searcher.pooled(searcher.backbone.stem(normalise(batch.images)), batch.boxes).double().cpu())
-    pooled = torch.cat(rows)
+    with searcher.heads.feature.register_forward_pre_hook(lambda _, given: rows.append(given[0].double().cpu())):
+        for scene in progress(scenes, "a first feature"):
+            if len(scene):
+                batch, _ = on_image(searcher, read_image(scene.path, scene.width, scene.height), scene.boxes, size)
+                searcher.embed(batch)
+    pooled = torch.cat(rows) if rows else torch.empty(0, 1)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to spread")
     for layer, part in zip(layers, pooled.split([layer.in_features for layer in layers], dim=1)):

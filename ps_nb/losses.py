@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .core import process_mean
+
 # %% ../nbs/31_losses.ipynb #0030c35f
 def shared_mean(values: Tensor, mask: Tensor) -> Tensor:
     "Sum of `values` (N,) where `mask` (N,), over the count of `mask` averaged over all processes; 0 where nothing is masked."
-    count = mask.sum().to(values.dtype)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        count = count / torch.distributed.get_world_size()
-    return torch.where(mask, values, 0.0).sum() / count.clamp(min=1e-12)
+    return torch.where(mask, values, 0.0).sum() / process_mean(mask.sum(), values.device).clamp(min=1e-12)
 
 # %% ../nbs/31_losses.ipynb #9ea1addb
 def online_instance_matching(

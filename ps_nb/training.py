@@ -239,6 +239,8 @@ def train(
         epoch = position["epoch"]
         batches.begin_epoch(epoch)
         if position["batch"] == 0:
+            if hasattr(objective, "extract"):
+                objective.extract(plain, batches)
             objective.begin_epoch(epoch)
         train_epoch(accelerator, searcher, objective, optimiser, batches, schedule, seed, workers, keeper, position)
         steps = position["totals"].pop("steps")
