@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['OVERLAP', 'TARGETS', 'CLIP', 'Rescore', 'Crowd', 'make_crowd', 'companions', 'Context', 'settle', 'find_context',
            'GraphSettings', 'ContextScorer', 'score_targets', 'TargetPairs', 'find_pairs', 'draw_targets', 'batch_loss',
-           'train_scorer', 'query_parts', 'attention_rescorer', 'beside', 'context_rescorer']
+           'train_scorer', 'query_parts', 'attention_rescorer', 'beside', 'context_rescorer', 'search_rescorer',
+           'JoinedPairs', 'joined_pairs']
 
 # %% ../nbs/41_context.ipynb #1cc4ebac
 from collections.abc import Callable
@@ -278,3 +279,50 @@ def context_rescorer(scorer: ContextScorer, detections: Detections, protocol: Pr
         return score_targets(scorer, queries[number], company, crowd, targets, seed=number)[0].cpu().numpy()
 
     return rescore
+
+# %% ../nbs/41_context.ipynb #5d16a3f3
+def search_rescorer(
+    scorer: ContextScorer,
+    probe: np.ndarray,  # (D,) feature of the person asked for
+    box: np.ndarray,  # (4,) xyxy in the query's image
+    others: tuple[np.ndarray, np.ndarray, np.ndarray],  # boxes (P, 4), scores (P,), features (P, D) detected there
+    gallery: Detections,
+    score_threshold: float = 0.5,
+) -> Callable[[np.ndarray], np.ndarray]:
+    "Log-odds of rows (K,) of the gallery by the context graph, for `search.search_box`."
+    device, parts = scorer.slope.device, scorer.attention.parts
+    boxes, scores, features = others
+    scene = make_crowd(Detections(["query"], [0, len(boxes)], boxes, scores, features), parts, score_threshold, device)
+    company = scene.features[beside(scene, 0, box)]
+    person = split_parts(torch.as_tensor(probe, dtype=torch.float32, device=device), parts)
+    crowd = make_crowd(gallery, parts, score_threshold, device)
+    return lambda rows: score_targets(scorer, person, company, crowd, torch.from_numpy(rows).to(device))[0].cpu().numpy()
+
+# %% ../nbs/41_context.ipynb #8e82ee25
+@dataclass(frozen=True, eq=False)
+class JoinedPairs:
+    "The target pair, first, and the context pairs of one query and one detection."
+
+    probe: np.ndarray  # (1 + C, 4) boxes in the query's scene
+    gallery: np.ndarray  # (1 + C, 4) boxes in the detection's scene
+    similarity: np.ndarray  # (1 + C,) by relative attention
+    weights: np.ndarray  # (1 + C, R) of the parts
+
+
+@torch.no_grad()
+def joined_pairs(scorer: ContextScorer, detections: Detections, protocol: Protocol, number: int, row: int,
+                 score_threshold: float = 0.5) -> JoinedPairs:
+    "The pairs that decide how query `number` and detection `row` are scored. C is at most K, and 0 without context."
+    device, parts = scorer.slope.device, scorer.attention.parts
+    crowd, query = make_crowd(detections, parts, score_threshold, device), protocol.queries[number]
+    near = beside(crowd, query.scene, query.box)
+    target = torch.tensor([row], device=device)
+    probe = query_parts(detections, parts, device)[number]
+    _, context = score_targets(scorer, probe, crowd.features[near], crowd, target, seed=number)
+    found = int(context.found[0])
+    first, second = near[context.probe[0, :found]], context.gallery[0, :found]
+    one, other = torch.cat([probe[None], crowd.features[first]]), torch.cat([crowd.features[target], crowd.features[second]])
+    weights = scorer.attention(one, other)
+    boxes = torch.cat([torch.as_tensor(query.box, device=device)[None], crowd.boxes[first]])
+    return JoinedPairs(boxes.cpu().numpy(), crowd.boxes[torch.cat([target, second])].cpu().numpy(),
+                       (weights * (one * other).sum(dim=-1)).sum(dim=-1).cpu().numpy(), weights.cpu().numpy())

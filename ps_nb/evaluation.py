@@ -465,6 +465,7 @@ def evaluate(
     search_set: SearchSet,
     protocol: str,  # its name
     settings: EvaluationSettings = PRESETS["standard"],
+    rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
 ) -> dict[str, dict]:
     """Detection and search of one protocol, as fractions, with the settings used.
 
@@ -473,7 +474,7 @@ def evaluate(
     queries = search_set.protocol(protocol)
     return dict(
         detection=evaluate_detection(detections, search_set.gallery, settings),
-        search=evaluate_search(detections, detections.query_features, search_set.gallery, queries, settings),
+        search=evaluate_search(detections, detections.query_features, search_set.gallery, queries, settings, rescore),
         settings=asdict(settings),
         data=search_set.name,
         protocol=protocol,
