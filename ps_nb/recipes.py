@@ -39,7 +39,7 @@ class Matching:
     fill: bool = False  # start the table from the features of the starting weights, not from zero
     share: float = 1.0  # weight of the matching loss beside those of detection
 
-
+# %% ../nbs/80_recipes.ipynb #4dc70923
 @dataclass(frozen=True)
 class PartMatching:
     "Matching of each body part and the verification loss of relative attention (Yan et al. 2019); needs `detector.parts`."
@@ -52,7 +52,7 @@ class PartMatching:
     margin: float = 0.4  # of the verification loss
     negatives: int = 3  # most similar strangers that each person is paired with
 
-
+# %% ../nbs/80_recipes.ipynb #68f6adbb
 @dataclass(frozen=True)
 class Contexts:
     "Clusters of boxes with detection, memory and scene context, without identities (Yan et al. 2022); see `context_objective`."
@@ -72,7 +72,7 @@ class Contexts:
     share: float = 0.6  # λ; memory context is left out where it is 1
     strategy: str = "confidence"
 
-
+# %% ../nbs/80_recipes.ipynb #96a7b01e
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides a trained searcher, but the data and the seed."
