@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'SMALL_DETECTOR', 'SMOKE_DETECTOR', 'SMALL_SHARES', 'check_profile', 'Matching', 'PartMatching',
-           'Contexts', 'Recipe', 'recipe_to_json', 'recipe_from_json', 'oim', 'ctxg', 'cgps', 'with_contexts']
+           'Contexts', 'Recipe', 'recipe_to_json', 'recipe_from_json', 'oim', 'ctxg', 'cgps', 'with_contexts', 'rsiam',
+           'rsiam_components', 'rsiam_larger']
 
 # %% ../nbs/80_recipes.ipynb #7670d696
 import dataclasses
@@ -16,6 +17,8 @@ from .core import UserError
 from .detector import DetectorSettings
 from .loading import Augmentation, InputSize
 from .parts import BODY
+from .region_siamese import RegionSiamese
+from .reppoints import RepPointsSettings
 from .training import Schedule
 
 # %% ../nbs/80_recipes.ipynb #e55f3c87
@@ -78,11 +81,11 @@ class Recipe:
     "Everything that decides a trained searcher, but the data and the seed."
 
     name: str
-    detector: DetectorSettings
+    detector: DetectorSettings | RepPointsSettings
     augmentation: Augmentation
     test_size: InputSize
     schedule: Schedule
-    objective: Matching | PartMatching | Contexts
+    objective: Matching | PartMatching | Contexts | RegionSiamese
     weights: str = "objects"  # starting weights: objects, imagenet or random
     spread: bool = True  # start the re-id layer as the whitening of the training boxes, else at random
 
@@ -171,3 +174,42 @@ def with_contexts(recipe: Recipe, detection: bool, memory: bool, scene: bool) ->
     changes = {} if detection else {"instance_weight": 0.0, "background_weight": 0.0}
     changes |= {} if memory else {"share": 1.0}
     return replace(recipe, objective=replace(recipe.objective, scene_context=scene, **changes))
+
+# %% ../nbs/80_recipes.ipynb #d0390020
+def rsiam(profile: str) -> Recipe:
+    "Region siamese network at `profile`."
+    if check_profile(profile) in ("full", "paper"):
+        schedule = Schedule(epochs=48, batch_size=9, learning_rate=0.001, warm_up_steps=500, warm_up_from=0.001,
+                            drop_epochs=(32, 44), clip=35.0)
+        return Recipe("rsiam", RepPointsSettings(), Augmentation((InputSize(800, 1333),)), InputSize(800, 1333), schedule,
+                      RegionSiamese(), weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
+    base = oim(profile)
+    size = InputSize(240, 320) if profile == "small" else base.test_size
+    detector = RepPointsSettings(backbone=base.detector.backbone, frozen_groups=base.detector.frozen_groups,
+                                 levels=3, channels=64, head_channels=16, tower=2, feature_size=base.detector.feature_size)
+    schedule = replace(base.schedule, learning_rate=0.03, shares=(("backbone.", 0.1), ("heads.feature.", 0.05)))
+    return replace(base, name="rsiam", detector=detector, augmentation=Augmentation((size,)), test_size=size,
+                   schedule=schedule if profile == "small" else base.schedule, objective=RegionSiamese())
+
+
+def rsiam_components(profile: str) -> dict[str, Recipe]:
+    "The five recipes of Table 2 of Han et al. 2021 by their published names."
+    whole = rsiam(profile)
+    recognition = dict(self_loss=False, inter_loss=False, clustered=False)
+    objectives = {"search path + IR": RegionSiamese(paths="search", **recognition),
+                  "instance path + IR": RegionSiamese(paths="instance", **recognition),
+                  "L_ins + IR": RegionSiamese(inter_loss=False, clustered=False),
+                  "L_ins + L_int + IR": RegionSiamese(clustered=False),
+                  "L_ins + L_int + L_clu": whole.objective}
+    rows = {name: replace(whole, objective=objective) for name, objective in objectives.items()}
+    alone = replace(whole.detector, instance_path=False)
+    return rows | {"search path + IR": replace(rows["search path + IR"], detector=alone)}
+
+
+def rsiam_larger(profile: str) -> Recipe:
+    "`rsiam` at the larger input size of Table 4: 1500×900 instead of 1333×800, and the same ratio at other profiles."
+    recipe = rsiam(profile)
+    size = InputSize(900, 1500)
+    if profile not in ("full", "paper"):
+        size = InputSize(recipe.test_size.shorter * 9 // 8, recipe.test_size.longer * 9 // 8)
+    return replace(recipe, augmentation=Augmentation((size,)), test_size=size)

@@ -4,11 +4,10 @@
 
 # %% auto #0
 __all__ = ['RepPointsSettings', 'points_to_boxes', 'tower', 'cell_places', 'PointHeads', 'own_points', 'box_loss', 'point_losses',
-           'region_levels', 'cut_regions', 'crop_people', 'point_boxes', 'best_boxes', 'numbered_people', 'untracked',
+           'region_levels', 'cut_regions', 'crop_people', 'point_boxes', 'best_boxes', 'numbered_people',
            'of_each_image', 'crop_level', 'RepPointsSearcher']
 
 # %% ../nbs/22_reppoints.ipynb #f6be312d
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +29,6 @@ class RepPointsSettings:
     backbone: str = "resnet50"
     stride: int = 8  # of the finest map; each further map doubles it
     frozen_groups: int = 2
-    batch_statistics: bool = False  # normalise by each batch's statistics in training, else by the starting weights'
     levels: int = 5  # maps of the pyramid: 3, or 5
     channels: int = 256  # of each map
     head_channels: int = 256
@@ -54,6 +52,8 @@ class RepPointsSettings:
     candidates: int = 1000  # boxes per image before suppression
     detection_overlap: float = 0.5
     detections: int = 100  # per image, at most
+
+    batch_statistics = False  # no field: scenes and crops go through the same layers and would not have the same statistics
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -242,20 +242,6 @@ def numbered_people(batch: Batch) -> tuple[Tensor, Tensor]:
     return scenes.to(batch.images.device), torch.cat([torch.arange(len(each), device=each.device) for each in batch.boxes])
 
 # %% ../nbs/22_reppoints.ipynb #47c0defb
-@contextlib.contextmanager
-def untracked(backbone: nn.Module):
-    "In the block, statistics of batches are used but not remembered: at test time there are scenes only, and no crops."
-    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
-    before = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum in zip(layers, before):
-            layer.momentum = momentum
-
-
 def of_each_image(batch: Batch, rows: Tensor) -> list[Tensor]:
     "Rows (R, …) of everybody in the batch, image by image."
     return list(rows.split([len(each) for each in batch.boxes]))
@@ -278,7 +264,7 @@ class RepPointsSearcher(nn.Module):
     def __init__(self, settings: RepPointsSettings, backbone: Backbone | None = None):
         super().__init__()
         self.settings, self.crop_level = settings, crop_level(settings)
-        self.backbone = Backbone(settings.backbone, settings.stride, settings.batch_statistics) if backbone is None else backbone
+        self.backbone = Backbone(settings.backbone, settings.stride) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
         self.pyramid = FeaturePyramid(self.backbone, settings.channels, settings.levels)
         self.heads = PointHeads(settings)
@@ -301,8 +287,7 @@ class RepPointsSearcher(nn.Module):
     def describe_alone(self, batch: Batch) -> Tensor:
         "Features (R, D) of unit length of the batch's people, each seen alone."
         crops = crop_people(batch, self.settings.crop_size)
-        with untracked(self.backbone):
-            maps = self.maps(crops if len(crops) else batch.images)
+        maps = self.maps(crops if len(crops) else batch.images)
         return self.heads.describe(maps[self.crop_level].flatten(1) if len(crops) else self.pooled(maps, batch.boxes))
 
     @torch.no_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'foreign_set', 'object_training', 'starting_backbone', 'Run',
-           'new_searcher', 'training_scenes', 'new_objective', 'peak_memory_mb', 'run_identity', 'epoch_row', 'trained',
-           'load_run', 'device_name', 'searched', 'find_people']
+           'new_network', 'new_searcher', 'training_scenes', 'new_objective', 'peak_memory_mb', 'run_identity',
+           'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
 
 # %% ../nbs/81_runs.ipynb #b9f29546
 import os
@@ -26,12 +26,14 @@ from .clustering import pair_scores
 from .context_objective import ContextObjective
 from .core import UserError, atomic_path, choose_device, fingerprint, locked, read_json, seed_everything, write_json
 from .datasets import read_cuhk_sysu, read_prw
-from .detector import PersonSearcher
+from .detector import DetectorSettings, PersonSearcher
 from .inference import detect_scenes, embed_queries, spread_features
 from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
 from .part_objective import PartObjective
 from .recipes import Contexts, PartMatching, Recipe, check_profile, recipe_from_json, recipe_to_json
+from .region_siamese import RegionSiamese, RegionSiameseObjective
+from .reppoints import RepPointsSearcher, RepPointsSettings
 from .scenes import Detections, Scene, SearchSet, load_detections
 from .training import searcher_precision, train
 from .training_sets import coco_people, everyday_scenes, without_identities
@@ -97,11 +99,17 @@ class Run:
     facts: dict  # seed, data, weights, device, precision, seconds, peak_memory_mb, log
 
 
-def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> PersonSearcher:
+def new_network(detector: DetectorSettings | RepPointsSettings, backbone: Backbone | None = None) -> nn.Module:
+    "The network that `detector` describes, untrained."
+    kind = RepPointsSearcher if isinstance(detector, RepPointsSettings) else PersonSearcher
+    return kind(detector, backbone)
+
+
+def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> nn.Module:
     "The searcher of `recipe` before training: starting weights, seeded heads, perhaps a first feature from `data`'s boxes."
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
-    searcher = PersonSearcher(recipe.detector, backbone).to(choose_device(device))
+    searcher = new_network(recipe.detector, backbone).to(choose_device(device))
     if recipe.spread:
         spread_features(searcher, data.train, recipe.test_size)
     return searcher
@@ -109,7 +117,7 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
 
 def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
     "The training scenes as `recipe` may see them: without identities where it learns from boxes alone."
-    return without_identities(data.train) if isinstance(recipe.objective, Contexts) else data.train
+    return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese) else data.train
 
 
 def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
@@ -119,6 +127,8 @@ def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
     if isinstance(recipe.objective, PartMatching):
         parts = 1 + len(recipe.detector.parts)
         return PartObjective(data.train, recipe.detector.feature_size, parts, **vars(recipe.objective))
+    if isinstance(recipe.objective, RegionSiamese):
+        return RegionSiameseObjective([len(scene) for scene in data.train], recipe.detector.feature_size, recipe.objective)
     return IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
 
 
@@ -174,7 +184,7 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
         raise UserError(f"{folder} holds no finished run: give a folder with run.json, as train makes it")
     facts = read_json(folder / "run.json")
     recipe = recipe_from_json(facts["recipe"])
-    searcher = PersonSearcher(recipe.detector)
+    searcher = new_network(recipe.detector)
     try:
         searcher.load_state_dict(load_file(folder / "searcher.safetensors"))
     except Exception as error:
