@@ -114,7 +114,7 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
         spread_features(searcher, data.train, recipe.test_size)
     return searcher
 
-
+# %% ../nbs/81_runs.ipynb #9609c5da
 def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
     "The training scenes as `recipe` may see them: without identities where it learns from boxes alone."
     return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese) else data.train

@@ -48,7 +48,7 @@ def check_all_systems(result):
     assert len(result["recipes"]) == 2 * len({row["system"] for row in systems}), "one run a system and seed"
     for row in systems:
         assert min(row[name] for name in ("parameters", "gflops", "training_seconds", "search_seconds")) > 0
-        assert row["detection_ap"] is not None and row["parameters_std"] == row["gflops_std"] == 0
+        assert row["detection_ap"] is not None and row["parameters_std"] == 0
     for row in told:
         assert row["detection_ap"] is None and row["identity_labels"] is False and row["recall"] == 1
     for name in {row["system"] for row in result["rows"]}:
