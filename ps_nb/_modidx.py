@@ -823,6 +823,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ps_nb.training.Schedule': ('training.html#schedule', 'ps_nb/training.py'),
                                 'ps_nb.training.check_finite': ('training.html#check_finite', 'ps_nb/training.py'),
                                 'ps_nb.training.choose_precision': ('training.html#choose_precision', 'ps_nb/training.py'),
+                                'ps_nb.training.leave_processes': ('training.html#leave_processes', 'ps_nb/training.py'),
                                 'ps_nb.training.load_checkpoint': ('training.html#load_checkpoint', 'ps_nb/training.py'),
                                 'ps_nb.training.parameter_groups': ('training.html#parameter_groups', 'ps_nb/training.py'),
                                 'ps_nb.training.prepare_accelerator': ('training.html#prepare_accelerator', 'ps_nb/training.py'),

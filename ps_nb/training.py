@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SAVE_EVERY', 'CHECK_EVERY', 'Schedule', 'rate_at', 'parameter_groups', 'choose_precision', 'working_precision',
-           'prepare_accelerator', 'save_checkpoint', 'load_checkpoint', 'train_step', 'check_finite',
+           'leave_processes', 'prepare_accelerator', 'save_checkpoint', 'load_checkpoint', 'train_step', 'check_finite',
            'CheckpointKeeper', 'train_epoch', 'searcher_precision', 'train']
 
 # %% ../nbs/50_training.ipynb #5cbbd543
+import atexit
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,6 +82,13 @@ def working_precision(device: torch.device, precision: str, answer: Callable[[],
         return chosen
     print("bfloat16 gives wrong numbers for this network on this processor: training in float32, at half the speed")
     return "no"
+
+
+@atexit.register
+def leave_processes() -> None:
+    "Leave the group of training processes, if there is one: a process that ends while in it may abort instead."
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def prepare_accelerator(device: torch.device, precision: str) -> Accelerator:
@@ -252,4 +260,5 @@ def train(
             shown = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "epoch"}
             numbers = "  ".join(f"{name} {value:.3g}" for name, value in shown.items())
             print(f"epoch {epoch + 1} of {schedule.epochs}: {numbers}", flush=True)
+    accelerator.wait_for_everyone()
     return position["log"]

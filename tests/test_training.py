@@ -34,7 +34,7 @@ def free_port():
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     done = start(folder)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     return torch.load(folder / "result.pt")
 
 
@@ -49,7 +49,7 @@ def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
         assert start(tmp_path, *moment).returncode == -signal.SIGKILL
         assert not (tmp_path / "result.pt").exists()
     done = start(tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     resumed = torch.load(tmp_path / "result.pt")
     same(uninterrupted, resumed)
     assert resumed["log"] == uninterrupted["log"]
@@ -57,7 +57,7 @@ def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
 
 def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
     done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()))
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     shared = torch.load(tmp_path / "result.pt")
     assert uninterrupted["objective"]["memory.table"].norm(dim=1).gt(0.99).sum() >= 4
     same(uninterrupted, shared, tolerance=5e-3)
@@ -65,7 +65,7 @@ def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
 
 def finished(folder, *arguments, **options):
     done = start(folder, *arguments, **options)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-6000:]
     return torch.load(folder / "result.pt")
 
 
