@@ -220,6 +220,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ps_nb.context_runs.context_origins': ('context_runs.html#context_origins', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.graph_name': ('context_runs.html#graph_name', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.hidden_parts': ('context_runs.html#hidden_parts', 'ps_nb/context_runs.py'),
+                                    'ps_nb.context_runs.load_scorer': ('context_runs.html#load_scorer', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.painted': ('context_runs.html#painted', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.part_rows': ('context_runs.html#part_rows', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.relative_attention': ( 'context_runs.html#relative_attention',

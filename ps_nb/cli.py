@@ -17,6 +17,8 @@ from typing import Annotated
 import typer
 
 from .checks import check_search_set
+from .context import search_rescorer
+from .context_runs import load_scorer
 from .core import UserError, fingerprint, write_json
 from .datasets import write_cuhk_sysu, write_prw
 from .evaluation import PRESETS, evaluate
@@ -29,7 +31,7 @@ from .report import write_report
 from .reproduce import reproduce
 from .runs import Run, find_people, load_run, trained
 from .scenes import load_detections
-from .search import draw_search, index_images, load_index, search_box, write_search
+from .search import draw_search, index_images, load_index, query_box, search_box, write_search
 from .twins import TWINS, render_twin
 
 # %% ../nbs/90_cli.ipynb #7c9a5af2
@@ -173,7 +175,10 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
                   image: Annotated[str, typer.Argument(help="Image that shows the person, or a frame: walk.mp4#000120.")],
                   box: Annotated[str, typer.Option(help="The person's box in it, pixels: x1,y1,x2,y2.")],
                   out: Annotated[Path, typer.Option(help="Folder for search.json, search.csv and search.png.")],
-                  top: Annotated[int, typer.Option(help="How many people to show.")] = 10, device: Device = "auto") -> None:
+                  top: Annotated[int, typer.Option(help="How many people to show.")] = 10,
+                  graph: Annotated[Path | None, typer.Option(help="A context graph of the model (graph-….json): rank by "
+                                                                  "the company people keep.")] = None,
+                  device: Device = "auto") -> None:
     """Look for the person in a box of an image among everybody in an index."""
     try:
         corners = [float(value) for value in box.split(",")]
@@ -183,8 +188,13 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
     people, pixels = load_index(index, feature_fingerprint(run)), read_query(image)
     if not people.complete:
         print("the index is unfinished: run search index again to complete it", file=sys.stderr)
+    size, rescore = run.recipe.test_size, None
+    if graph is not None:
+        probe = embed_boxes(run.searcher, pixels, query_box(corners, pixels.shape[1], pixels.shape[0]), size)[0]
+        others = detect_image(run.searcher, pixels, size)
+        rescore = search_rescorer(load_scorer(run, graph), probe, corners, others, people.detections)
     result = search_box(people, image, pixels, corners,
-                        lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, run.recipe.test_size), top)
+                        lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, size), top, rescore=rescore)
     write_search(result, out, draw_search(result, pixels, people))
     print(result.people.to_string(index=False))
     print(out / "search.png")
