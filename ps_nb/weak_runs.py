@@ -6,7 +6,7 @@
 __all__ = ['DETECTORS', 'OTHER', 'search_row', 'sweep', 'epoch_rows', 'people_in', 'foreign_boxes', 'first_ranks', 'turned_right',
            'best_matches', 'case_picture']
 
-# %% ../nbs/91_weak_runs.ipynb #0487f8b2
+# %% ../nbs/91_weak_runs.ipynb #983cd4a1
 from functools import partial
 
 import numpy as np
@@ -18,7 +18,7 @@ from .classic_detectors import detect_acf, detect_hog
 from .classic_detectors import detect_scenes as detect_classic
 from .core import UserError, locked
 from .drawing import Sighting, sighting
-from .evaluation import PRESETS, evaluate, find_candidates, in_order, score_search, search_space
+from .evaluation import PRESETS, evaluate, find_candidates, in_order, match_ranks, search_space
 from .inference import detect_scenes
 from .loading import read_image
 from .plots import GalleryRow, ranked_gallery
@@ -80,21 +80,22 @@ def foreign_boxes(detector: str, dataset: str, profile: str, seed: int = 0) -> D
             found.save(path)
     return load_detections(path, names)
 
-# %% ../nbs/91_weak_runs.ipynb #ba91b8e9
+# %% ../nbs/91_weak_runs.ipynb #9bb0147e
 def first_ranks(detections: Detections, data: SearchSet, protocol: str) -> np.ndarray:
-    "(Q,) rank of the first right match of each query of `protocol`, from 1; 0 where none was detected."
-    scores = score_search(detections, detections.query_features, data.gallery, data.protocol(protocol))
-    return np.array([ranks[0] if len(ranks) else 0 for ranks in scores.ranks])
+    "(Q,) rank of the first right match of each query of `protocol`, from 1; behind all detections where none is right."
+    asked, ranks = data.protocol(protocol), []
+    space = search_space(detections, detections.query_features, data.gallery, asked, PRESETS["standard"])
+    for number, query in enumerate(asked.queries):
+        candidates = find_candidates(space, number, query)
+        ranks.append(min(match_ranks(candidates), default=len(candidates.detection) + 1))
+    return np.array(ranks)
 
 
 def turned_right(before: Detections, after: Detections, data: SearchSet, protocol: str) -> pd.DataFrame:
-    "Queries that both searches find, those that `after` improves most first: query, rank_without_context, rank_with_context."
+    "Queries by their rank after, then by what they gained: query, rank_without_context, rank_with_context."
     ranks = [first_ranks(each, data, protocol) for each in (before, after)]
-    both = np.flatnonzero((ranks[0] > 0) & (ranks[1] > 0))
-    table = pd.DataFrame({"query": both, "rank_without_context": ranks[0][both], "rank_with_context": ranks[1][both]})
-    gain = (table["rank_with_context"] - table["rank_without_context"]).rename("gain")
-    order = np.lexsort((gain, table["rank_with_context"]))
-    return table.iloc[order].reset_index(drop=True)
+    order = np.lexsort((-ranks[0], ranks[1]))
+    return pd.DataFrame({"query": order, "rank_without_context": ranks[0][order], "rank_with_context": ranks[1][order]})
 
 
 def best_matches(detections: Detections, data: SearchSet, protocol: str, number: int, top: int = 5) -> tuple[Sighting, list]:
