@@ -197,7 +197,7 @@ def crop_step(settings: CropClusters, networks: list, means: list, views: list[T
     soft = [soft_losses(features[own], labels, scores[own], taught[1 - own], answers[1 - own]) for own in (0, 1)]
     return sum(0.5 * h[0] + 0.5 * s[0] + 0.2 * h[1] + 0.8 * s[1] for h, s in zip(hard, soft)), features[0]
 
-
+# %% ../nbs/89_two_step.ipynb #5411609b
 def train_crop_epoch(settings: CropClusters, networks: list, means: list, optimiser, crops: np.ndarray, memory: Tensor,
                      threshold: float, epoch: int, seed: int) -> tuple[float, dict]:
     "Label all crops, take the steps of an epoch; the threshold and the log's row. `memory` (N, D) is moved in place."
@@ -267,7 +267,7 @@ def train_crops(settings: CropClusters, data: SearchSet, profile: str, folder: P
                                      "threshold": threshold, "log": log})
     return (means or networks)[0].eval(), log
 
-
+# %% ../nbs/89_two_step.ipynb #60a7b4ba
 def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed: int = 0, device: str = "auto") -> Run:
     "The run of `settings` on the crops of the training scenes of `data`: found, finished or made."
     seen = replace(data, gallery=[], protocols={}).fingerprint()

@@ -11,7 +11,14 @@ from ps_nb.results import published_artefact
 
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
 EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))
-PARAMETERS = {"beyond/all_systems": {"seeds": "0,1", "images": 1}}  # where the defaults would leave something untried
+PARAMETERS = {  # where the defaults would leave something untried, or sweeps are longer than a test needs
+    "beyond/all_systems": {"seeds": "0,1", "images": 1},
+    "cgps/fig3a_alpha1": {"weights": "0,1"},
+    "cgps/fig3b_alpha2": {"weights": "0,0.25"},
+    "cgps/fig3c_hard_negatives": {"ratios": "0.2,0.6"},
+    "cgps/fig5_samples": {"shares": "0.5,1"},
+    "cgps/tab4_backbones": {"backbones": "resnet18,resnet34", "images": 1},
+}
 
 
 @pytest.fixture
