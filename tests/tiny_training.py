@@ -75,10 +75,12 @@ def main(folder, moment=None, number=None):
         "contrast": lambda: ContextObjective(scenes, 16, instance_weight=0.0, background_weight=0.0, **contexts),
     }[os.environ.get("TINY_OBJECTIVE", "matching")]()
     schedule = training.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
+    start = {name: value.clone() for name, value in searcher.state_dict().items()}
     log = training.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
                          precision="no")
     if first:
-        torch.save({"searcher": searcher.state_dict(), "objective": objective.state_dict(), "log": log}, folder / "result.pt")
+        result = {"start": start, "searcher": searcher.state_dict(), "objective": objective.state_dict(), "log": log}
+        torch.save(result, folder / "result.pt")
 
 
 if __name__ == "__main__":
