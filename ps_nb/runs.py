@@ -22,19 +22,33 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .backbones import Backbone, imagenet_weights, load_weights
+from .classification import ClassificationObjective, NoObjective
 from .clustering import pair_scores
 from .context_objective import ContextObjective
 from .core import UserError, atomic_path, choose_device, fingerprint, locked, read_json, seed_everything, write_json
+from .crops import CropTraining, train_on_crops
 from .datasets import read_cuhk_sysu, read_prw
 from .detector import DetectorSettings, PersonSearcher
 from .inference import detect_scenes, embed_queries, spread_features
 from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
 from .part_objective import PartObjective
-from .recipes import Contexts, PartMatching, Recipe, check_profile, recipe_from_json, recipe_to_json
+from .proposal_searcher import ProposalSearcher
+from ps_nb.recipes import (
+    Classification,
+    Contexts,
+    DetectionOnly,
+    PartMatching,
+    Recipe,
+    check_profile,
+    idnet,
+    recipe_from_json,
+    recipe_to_json,
+)
 from .region_siamese import RegionSiamese, RegionSiameseObjective
 from .reppoints import RepPointsSearcher, RepPointsSettings
 from .scenes import Detections, Scene, SearchSet, load_detections
+from .softmax_heads import softmax_searcher
 from .training import searcher_precision, train
 from .training_sets import coco_people, everyday_scenes, without_identities
 from .twins import render_twin
@@ -96,20 +110,29 @@ class Run:
     folder: Path
     recipe: Recipe
     searcher: nn.Module
-    facts: dict  # seed, data, weights, device, precision, seconds, peak_memory_mb, log
+    facts: dict  # seed, data, identities, weights, device, precision, seconds, peak_memory_mb, log
 
 
-def new_network(detector: DetectorSettings | RepPointsSettings, backbone: Backbone | None = None) -> nn.Module:
-    "The network that `detector` describes, untrained."
-    kind = RepPointsSearcher if isinstance(detector, RepPointsSettings) else PersonSearcher
-    return kind(detector, backbone)
+def new_network(detector: DetectorSettings | RepPointsSettings, identities: int, backbone: Backbone | None = None) -> nn.Module:
+    "The network that `detector` describes, untrained. Raises `UserError` on heads that do not exist."
+    if isinstance(detector, RepPointsSettings):
+        return RepPointsSearcher(detector, backbone)
+    if detector.heads == "softmax":
+        return softmax_searcher(detector, identities, backbone)
+    if detector.heads == "proposals":
+        return ProposalSearcher(detector, backbone)
+    if detector.heads != "separate":
+        raise UserError(f"unknown heads {detector.heads!r}: choose separate, softmax or proposals")
+    return PersonSearcher(detector, backbone)
 
 
 def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> nn.Module:
     "The searcher of `recipe` before training: starting weights, seeded heads, perhaps a first feature from `data`'s boxes."
+    if isinstance(recipe.objective, Classification) and recipe.objective.crops:
+        return trained(idnet(recipe), data, profile, seed, device).searcher
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
-    searcher = new_network(recipe.detector, backbone).to(choose_device(device))
+    searcher = new_network(recipe.detector, data.train_persons, backbone).to(choose_device(device))
     if recipe.spread:
         spread_features(searcher, data.train, recipe.test_size)
     return searcher
@@ -129,6 +152,10 @@ def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
         return PartObjective(data.train, recipe.detector.feature_size, parts, **vars(recipe.objective))
     if isinstance(recipe.objective, RegionSiamese):
         return RegionSiameseObjective([len(scene) for scene in data.train], recipe.detector.feature_size, recipe.objective)
+    if isinstance(recipe.objective, Classification):
+        return ClassificationObjective(data.train, recipe.objective.sampled_classes, recipe.objective.average_over)
+    if isinstance(recipe.objective, DetectionOnly):
+        return NoObjective()
     return IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
 
 
@@ -164,19 +191,23 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
             print(f"training {recipe.name} on {data.name}, seed {seed}: {recipe.schedule.epochs} epochs, into {folder.name}")
             started = time.monotonic()
             searcher = new_searcher(recipe, data, profile, seed, device)
-            used = searcher_precision(searcher, data.train, recipe.augmentation, device, precision)
-            objective = new_objective(recipe, data)
-            log = train(searcher, objective, training_scenes(recipe, data), recipe.augmentation, recipe.schedule, folder, seed,
-                        device, used, after_epoch=partial(epoch_row, objective, data, after_epoch))
+            if isinstance(recipe.objective, CropTraining):
+                log, used = train_on_crops(searcher, data.train, recipe.objective, recipe.schedule, folder, seed, device,
+                                           precision)
+            else:
+                used = searcher_precision(searcher, data.train, recipe.augmentation, device, precision)
+                objective = new_objective(recipe, data)
+                log = train(searcher, objective, training_scenes(recipe, data), recipe.augmentation, recipe.schedule, folder,
+                            seed, device, used, after_epoch=partial(epoch_row, objective, data, after_epoch))
             with atomic_path(folder / "searcher.safetensors") as temporary:
                 save_file({name: value.cpu().contiguous() for name, value in searcher.state_dict().items()}, temporary)
             write_json(folder / "run.json", identity | {
                 "device": device_name(chosen), "precision": used, "seconds": time.monotonic() - started, "log": log,
-                "peak_memory_mb": peak_memory_mb()})
+                "peak_memory_mb": peak_memory_mb(), "identities": data.train_persons})
             (folder / "checkpoint.pt").unlink(missing_ok=True)
     return load_run(folder, device)
 
-
+# %% ../nbs/81_runs.ipynb #4a5a958b
 def load_run(folder: str | Path, device: str = "auto") -> Run:
     "The finished run in `folder`. Raises `UserError` when there is none, or it was made by another version."
     folder = Path(folder)
@@ -184,7 +215,7 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
         raise UserError(f"{folder} holds no finished run: give a folder with run.json, as train makes it")
     facts = read_json(folder / "run.json")
     recipe = recipe_from_json(facts["recipe"])
-    searcher = new_network(recipe.detector)
+    searcher = new_network(recipe.detector, facts["identities"])
     try:
         searcher.load_state_dict(load_file(folder / "searcher.safetensors"))
     except Exception as error:

@@ -97,9 +97,43 @@ def check_fig3_subsets(result):
     assert rows["high resolution"]["least_height"] > rows["low resolution"]["greatest_height"]
 
 
+def check_tab2_detectors_reid(result):
+    rows = {(row["detector"], row["method"]): row for row in result["rows"]}
+    methods = {"DSIFT+Euclidean", "DSIFT+KISSME", "BoW+cosine", "IDNet"}
+    assert set(rows) == {(name, method) for name in ("ACF", "Deep", "GT") for method in methods} | {("joint", "joint")}
+    assert all(rows["GT", method]["recall"] == 1 for method in methods), "true boxes miss nobody"
+    assert len({rows["Deep", method]["recall"] for method in methods}) == 1, "the boxes do not depend on their description"
+    assert len(set(result["recipes"])) == 4, "ACF, Deep, IDNet and joint"
+
+
+def check_fig5_detector_pr(result):
+    for name in {row["detector"] for row in result["rows"]}:
+        recalls = [row["recall"] for row in result["rows"] if row["detector"] == name]
+        assert recalls == sorted(set(recalls)) and all(round(100 * recall, 6).is_integer() for recall in recalls)
+
+
+def check_fig6_training(result):
+    rows = {(row["strategy"], row["iteration"]): row for row in result["rows"]}
+    strategies = list(dict.fromkeys(row["strategy"] for row in result["rows"]))
+    assert len(strategies) == 3 and all(row["map"] is not None for row in rows.values())
+    for strategy in strategies:
+        assert sorted(step for name, step in rows if name == strategy) == sorted(step for name, step in rows if
+                                                                                 name == strategies[0])
+
+
+def check_fig7b_gallery_size(result):
+    for method in ("joint", "Deep+BoW"):
+        rows = [row for row in result["rows"] if row["method"] == method]
+        assert [row["gallery_size"] for row in rows] == sorted({row["gallery_size"] for row in result["rows"]})
+        falling = [row["top1"] for row in rows]
+        assert falling == sorted(falling, reverse=True), "a larger gallery that holds the smaller one cannot be easier"
+
+
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video,
           "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
-          "e2e/fig3_subsets": check_fig3_subsets}
+          "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
+          "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
+          "e2e/fig7b_gallery_size": check_fig7b_gallery_size}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
