@@ -206,8 +206,11 @@ def rsiam(profile: str) -> Recipe:
     detector = RepPointsSettings(backbone=base.detector.backbone, frozen_groups=base.detector.frozen_groups,
                                  levels=3, channels=64, head_channels=16, tower=2, feature_size=base.detector.feature_size)
     schedule = replace(base.schedule, learning_rate=0.03, shares=(("backbone.", 0.1), ("heads.feature.", 0.05)))
+    if profile == "smoke":
+        detector = replace(detector, region_size=(6, 4), crop_size=(96, 64))
+        schedule = replace(schedule, epochs=1)
     return replace(base, name="rsiam", detector=detector, augmentation=Augmentation((size,)), test_size=size,
-                   schedule=schedule if profile == "small" else base.schedule, objective=RegionSiamese())
+                   schedule=schedule, objective=RegionSiamese())
 
 
 def rsiam_components(profile: str) -> dict[str, Recipe]:
