@@ -17,6 +17,7 @@ PARAMETERS = {  # where the defaults would leave something untried, or sweeps ar
     "cgps/fig3b_alpha2": {"weights": "0,0.25"},
     "cgps/fig3c_hard_negatives": {"ratios": "0.2,0.6"},
     "cgps/fig5_samples": {"shares": "0.5,1"},
+    "cgps/tab3_two_step": {"images": 1},
     "cgps/tab4_backbones": {"backbones": "resnet18,resnet34", "images": 1},
     "cgps/tab6_detector_boxes": {"detectors": "HOG,searcher"},
 }
