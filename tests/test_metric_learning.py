@@ -120,3 +120,26 @@ def test_the_metric_does_not_depend_on_where_the_origin_is(learn):
     features, ids = people()
     here, there = learn(features, ids), learn(features + 7, ids)
     assert np.allclose(here.matrix @ here.matrix.T, there.matrix @ there.matrix.T, rtol=1e-2, atol=1e-2)
+
+
+def design(apart, spread):
+    """Four people at the corners of a rectangle, each in four pictures at the corners of another: covariances known by hand.
+
+    Along an axis where people stand at ±a and their pictures at ±s around them, pairs of a person differ by 8 s² / 3 in the
+    mean square, pairs of two people by 8 a² / 3 + 2 s², and the axes are uncorrelated.
+    """
+    corners = np.array([[x, y] for x in (-1, 1) for y in (-1, 1)], float)
+    apart, spread = np.array(apart), np.array(spread)
+    points = (corners * apart)[:, None] + corners * spread
+    return points.reshape(16, 2), np.repeat(np.arange(4), 4), 8 * spread**2 / 3, 8 * apart**2 / 3 + 2 * spread**2
+
+
+@pytest.mark.parametrize("apart, spread", [((3.0, 1.0), (0.5, 0.2)), ((3.0, 0.0), (0.5, 2.0))])
+def test_metrics_of_a_design_solved_by_hand(apart, spread):
+    points, ids, same, different = design(apart, spread)
+    assert all(np.allclose(ours, np.diag(theirs)) for ours, theirs in zip(pair_covariances(points, ids), (same, different)))
+    ridge = 0.1 * different.mean()
+    by_hand = {"kissme": 1 / (same + ridge) - 1 / (different + ridge), "xqda": 1 / (same + 1e-3) - 1 / different}
+    for name, weights in by_hand.items():
+        matrix = METRICS[name](points, ids).matrix.astype(float)
+        assert np.allclose(matrix @ matrix.T, np.diag(np.maximum(weights, 0)), rtol=1e-3, atol=1e-5), name
