@@ -35,7 +35,8 @@ class EvaluationSettings:
     exclude_query_scene: bool = False  # leave the query's own scene out even where the protocol lists it
     cameras: str = "any"  # any; other: look only in scenes of other cameras
     remainder: bool = False  # add every scene the protocol does not list, except the query's own
-    drop_unlabelled: bool = False  # drop detections whose best person has no identity, or that overlap nobody by 0.5
+    drop_unlabelled: bool = False  # drop detections of people without identity: best overlap with one, by 0.5 at least
+    drop_false_alarms: bool = False  # drop detections that overlap nobody by 0.5: the truth cleans up after the detector
     ap_rule: str = "step"  # step; trapezoid: scikit-learn before 0.19
     gallery_size: int | None = None  # only the first scenes of each query's gallery
 
@@ -65,9 +66,11 @@ PRESETS = {
     "cgps_prw": EvaluationSettings(query_feature="matched"),
     "cucps": EvaluationSettings(score_threshold=0.9, detection_score_threshold=0.01, similarity="weighted"),
     "cucps_regular": EvaluationSettings(score_threshold=0.9, detection_score_threshold=0.01, similarity="weighted",
-                                        drop_unlabelled=True),
+                                        drop_unlabelled=True, drop_false_alarms=True),
+    "cucps_regular_printed": EvaluationSettings(drop_unlabelled=True),
     "cucps_multiview": EvaluationSettings(score_threshold=0.9, detection_score_threshold=0.01, similarity="weighted",
                                           cameras="other"),
+    "cucps_multiview_printed": EvaluationSettings(cameras="other"),
     "prw_matlab": EvaluationSettings(score_threshold=0.0, matching="prw_matlab", ap_rule="trapezoid"),
 }
 PRESET_ORIGINS = {
@@ -81,8 +84,10 @@ PRESET_ORIGINS = {
     "cgps": "Yan et al. 2022 on CUHK-SYSU: class-weighted similarity",
     "cgps_prw": "Yan et al. 2022 on PRW: plain cosine, the query described by its best overlapping detection",
     "cucps": "Han, Ko and Sim 2021 on CUHK-SYSU: score threshold 0.9, class-weighted similarity",
-    "cucps_regular": "Han, Ko and Sim 2021, regular gallery of PRW: false alarms and unlabelled people are taken out first",
-    "cucps_multiview": "Han, Ko and Sim 2021, multi-view gallery of PRW: scenes of other cameras only, everybody stays",
+    "cucps_regular": "Han, Ko and Sim 2021, regular gallery of PRW by the code: false alarms are taken out too, score 0.9",
+    "cucps_regular_printed": "the same as the paper describes it: unlabelled people are ignored, false alarms stay",
+    "cucps_multiview": "Han, Ko and Sim 2021, multi-view gallery of PRW by the code: scenes of other cameras, score 0.9",
+    "cucps_multiview_printed": "the same as the paper describes it, with the common score threshold and similarity",
     "prw_matlab": "Zheng et al. 2017, MATLAB evaluation of PRW: junk boxes, matches in other cameras only",
 }
 
@@ -298,12 +303,12 @@ def search_space(
     if (settings.cameras == "other" or settings.matching == "prw_matlab") and (cameras < 0).any():
         raise UserError(f"scene {scenes[np.argmin(cameras)].name} has no camera: search other cameras only where they are known")
     keep = detections.scores >= settings.score_threshold
-    if settings.drop_unlabelled:
+    if settings.drop_unlabelled or settings.drop_false_alarms:
         detection, person, overlap, ids = meet_people(detections, scenes)
         best = first_best(detection, overlap)
-        labelled = np.zeros(len(detections), bool)
-        labelled[detection[best]] = (overlap[best] >= 0.5) & (ids[person[best]] >= 0)
-        keep &= labelled
+        shown = np.full(len(detections), -2)  # nobody
+        shown[detection[best]] = np.where(overlap[best] >= 0.5, ids[person[best]], -2)
+        keep &= ~(settings.drop_unlabelled & (shown == -1)) & ~(settings.drop_false_alarms & (shown == -2))
     rows = np.flatnonzero(keep)
     vectors, query_vectors = as_inner_product(detections.features[rows], detections.scores[rows], query_features,
                                               settings.similarity)

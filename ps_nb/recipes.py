@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'SMALL_DETECTOR', 'SMOKE_DETECTOR', 'SMALL_SHARES', 'VGG_DETECTOR', 'check_profile', 'Matching',
-           'PartMatching', 'Classification', 'DetectionOnly', 'Contexts', 'Recipe', 'recipe_to_json',
+           'PartMatching', 'Classification', 'DetectionOnly', 'Contexts', 'Mining', 'Recipe', 'recipe_to_json',
            'recipe_from_json', 'oim', 'ctxg', 'cgps', 'with_contexts', 'rsiam', 'rsiam_components', 'rsiam_larger',
-           'joint', 'training_strategies', 'deep', 'idnet']
+           'joint', 'training_strategies', 'deep', 'idnet', 'cucps']
 
 # %% ../nbs/80_recipes.ipynb #7670d696
 import dataclasses
@@ -91,6 +91,19 @@ class Contexts:
     share: float = 0.6  # λ; memory context is left out where it is 1
     strategy: str = "confidence"
 
+# %% ../nbs/80_recipes.ipynb #2d8f4a1d
+@dataclass(frozen=True)
+class Mining:
+    "Uniqueness and co-appearance mining, without identities (Han, Ko and Sim 2021). HNM is `unique`, HPM is `rounds` above 0."
+
+    threshold: float = 0.6  # δ
+    beta: float = 0.1
+    rounds: int = 3
+    unique: bool = True
+    share: float = 0.01  # of the others, the hardest negatives
+    temperature: float = 0.1
+    warm_up_epochs: int = 4  # epochs without mining; from the released code, not printed
+
 # %% ../nbs/80_recipes.ipynb #96a7b01e
 @dataclass(frozen=True)
 class Recipe:
@@ -101,7 +114,7 @@ class Recipe:
     augmentation: Augmentation
     test_size: InputSize
     schedule: Schedule
-    objective: Matching | PartMatching | Contexts | RegionSiamese | Classification | CropTraining | DetectionOnly
+    objective: Matching | PartMatching | Contexts | RegionSiamese | Mining | Classification | CropTraining | DetectionOnly
     weights: str = "objects"  # starting weights: objects, imagenet or random
     spread: bool = True  # start the re-id layer as the whitening of the training boxes, else at random
 
@@ -273,3 +286,18 @@ def deep(profile: str) -> Recipe:
 def idnet(recipe: Recipe) -> Recipe:
     "The training on person crops that `recipe` starts with, as a recipe of its own (§5.1, IDNet)."
     return replace(recipe, name="idnet", objective=recipe.objective.crops)
+
+# %% ../nbs/80_recipes.ipynb #835a7706
+def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
+    "Context-aware unsupervised clustering at `profile`; the schedule of `paper` and `full` depends on the data set."
+    if check_profile(profile) in ("full", "paper"):
+        detector = DetectorSettings(anchor_ratios=(0.5, 1.0, 2.0), region_negative=0.1, region_size=(24, 8), box_weight=10.0,
+                                    encoders=2, score_threshold=0.5, detections=300)
+        size, cuhk = InputSize(900, 1500), dataset == "cuhk-sysu"
+        schedule = Schedule(epochs=24 if cuhk else 18, batch_size=4, learning_rate=0.003, warm_up_from=0.001,
+                            warm_up_steps=2802 if cuhk else 1426, drop_epochs=(20,) if cuhk else (14,))
+        return Recipe("cucps", detector, Augmentation((size,)), size, schedule, Mining(),
+                      weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
+    base = oim(profile)
+    return replace(base, name="cucps", detector=replace(base.detector, encoders=2),
+                   objective=Mining(warm_up_epochs=2 if profile == "small" else 1))

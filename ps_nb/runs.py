@@ -24,6 +24,7 @@ from torch import nn
 from .backbones import Backbone, imagenet_weights, load_weights
 from .classification import ClassificationObjective, NoObjective
 from .clustering import pair_scores
+from .coappearance import CoAppearanceObjective
 from .context_objective import ContextObjective
 from .core import UserError, atomic_path, choose_device, fingerprint, locked, read_json, seed_everything, write_json
 from .crops import CropTraining, train_on_crops
@@ -38,6 +39,7 @@ from ps_nb.recipes import (
     Classification,
     Contexts,
     DetectionOnly,
+    Mining,
     PartMatching,
     Recipe,
     check_profile,
@@ -140,13 +142,15 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
 # %% ../nbs/81_runs.ipynb #9609c5da
 def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
     "The training scenes as `recipe` may see them: without identities where it learns from boxes alone."
-    return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese) else data.train
+    return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese | Mining) else data.train
 
 
 def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
     "What the searcher of `recipe` is trained by on `data`: memory, labels and losses behind one interface."
     if isinstance(recipe.objective, Contexts):
         return ContextObjective(training_scenes(recipe, data), recipe.detector.feature_size, **vars(recipe.objective))
+    if isinstance(recipe.objective, Mining):
+        return CoAppearanceObjective([len(scene) for scene in data.train], recipe.detector.feature_size, **vars(recipe.objective))
     if isinstance(recipe.objective, PartMatching):
         parts = 1 + len(recipe.detector.parts)
         return PartObjective(data.train, recipe.detector.feature_size, parts, **vars(recipe.objective))

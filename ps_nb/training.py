@@ -244,8 +244,7 @@ def train(
         objective.begin(plain, batches)
         position = {"epoch": 0, "batch": 0, "totals": {}, "log": []}
     while position["epoch"] < schedule.epochs:
-        epoch = position["epoch"]
-        batches.begin_epoch(epoch)
+        batches.begin_epoch(epoch := position["epoch"])
         if position["batch"] == 0:
             if hasattr(objective, "extract"):
                 objective.extract(plain, batches)

@@ -150,11 +150,12 @@ def slow_query(number, query, feature, detections, scenes, chosen):
         for row in range(*detections.of(scene).indices(len(detections))):
             if detections.scores[row] < np.float32(chosen.score_threshold):
                 continue
-            if chosen.drop_unlabelled:
-                overlaps = [slow_overlap(detections.boxes[row], box) for box in scenes[scene].boxes]
-                top = max(overlaps, default=0.0)
-                if top < 0.5 or scenes[scene].ids[overlaps.index(top)] < 0:
-                    continue
+            overlaps = [slow_overlap(detections.boxes[row], box) for box in scenes[scene].boxes]
+            top = max(overlaps, default=0.0)
+            if chosen.drop_false_alarms and top < 0.5:
+                continue
+            if chosen.drop_unlabelled and top >= 0.5 and scenes[scene].ids[overlaps.index(top)] < 0:
+                continue
             if matlab:
                 same_camera = scenes[scene].camera == scenes[query.scene].camera
                 if names[row] == "junk" or (names[row] == query.person and same_camera):
@@ -229,6 +230,7 @@ chosen_settings = st.builds(
     cameras=st.sampled_from(["any", "other"]),
     remainder=st.booleans(),
     drop_unlabelled=st.booleans(),
+    drop_false_alarms=st.booleans(),
     ap_rule=st.sampled_from(["step", "trapezoid"]),
 )
 

@@ -31,7 +31,7 @@ def folders(tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("PS_NB_RUNS", str(shared))
     monkeypatch.setenv("PS_NB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for variable in ("PS_NB_MOT", "PS_NB_CUHK_PROTOCOL"):
+    for variable in ("PS_NB_MOT", "PS_NB_CUHK_PROTOCOL", "PS_NB_PRW"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
 
@@ -131,11 +131,19 @@ def check_fig7b_gallery_size(result):
         assert falling == sorted(falling, reverse=True), "a larger gallery that holds the smaller one cannot be easier"
 
 
+def check_coappearance(result):
+    real = {row["capacity"]: row for row in result["rows"] if row["dataset"] == "PRW"}
+    if "PS_NB_PRW" in os.environ:  # its annotations, complete: 5,704 and 6,112 images
+        assert sum(row["pairs"] for row in real.values()) == 1034341 and real[1]["several"] == 0
+        assert result["claims"][0]["holds"] and result["claims"][0]["evidence"]["PRW"] > 0.9
+    assert all(abs(row["single"] + row["several"] - 1) < 1e-9 for row in result["rows"])
+
+
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video,
           "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
           "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
           "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
-          "e2e/fig7b_gallery_size": check_fig7b_gallery_size}
+          "e2e/fig7b_gallery_size": check_fig7b_gallery_size, "cucps/fig4_coappearance": check_coappearance}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -148,6 +156,9 @@ def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
     protocol = Path(os.environ.get("PS_NB_TEST_DATA", "absent")) / "cuhk-sysu" / "TestG100.mat"
     if experiment in ("e2e/tab1_statistics", "e2e/fig2_heights") and protocol.is_file():
         monkeypatch.setenv("PS_NB_CUHK_PROTOCOL", str(protocol))
+    annotations = Path(os.environ.get("PS_NB_TEST_DATA", "absent")) / "prw"
+    if experiment == "cucps/fig4_coappearance" and annotations.is_dir():
+        monkeypatch.setenv("PS_NB_PRW", str(annotations))
     key, name = experiment.split("/")
     assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
     result = read_json(folders / "results" / "smoke" / key / f"{name}.json")
