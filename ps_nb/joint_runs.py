@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['usual_protocol', 'search_scores', 'trained_joint', 'crop_describer', 'recall_thresholds', 'precision_at',
-           'seconds_per_image', 'run_detector']
+           'seconds_per_image', 'run_detector', 'operations_per_image']
 
 # %% ../nbs/92_joint_runs.ipynb #5916ab39
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from .baselines import Describe
-from .crops import embed_crops
+from .cost import detection_gflops
+from .crops import crop_batch, describe_crops, embed_crops
 from .evaluation import PRESETS, EvaluationSettings, evaluate, evaluate_detection, match_detections
 from .inference import detect_image
 from .metrics import cost, precision_recall
@@ -36,10 +39,12 @@ def search_scores(detections: Detections, data: SearchSet, protocol: str, simila
 
 # %% ../nbs/92_joint_runs.ipynb #30963ef0
 def trained_joint(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0) -> Run:
-    "The run of `recipe`, followed by its `map` on the usual protocol after each epoch."
+    "The run of `recipe`, followed by its `map` on the usual protocol after every second epoch but the last."
     protocol = usual_protocol(data)
 
     def follow(epoch, searcher):
+        if epoch % 2 == 0 or epoch == recipe.schedule.epochs - 1:
+            return {}
         return {"map": search_scores(find_people(searcher, recipe, data, protocol), data, protocol)["map"]}
 
     return trained(recipe, data, profile, seed, after_epoch=follow)
@@ -85,3 +90,14 @@ def seconds_per_image(images: list[np.ndarray], detect: Callable, describe: Desc
 def run_detector(run: Run) -> Callable[[int, np.ndarray], np.ndarray]:
     "The boxes that the run's searcher finds, as a function of an image's number and pixels."
     return lambda number, image: detect_image(run.searcher, image, run.recipe.test_size)[0]
+
+# %% ../nbs/92_joint_runs.ipynb #10ba70d6
+def operations_per_image(detector: Run, describer: Run, joint: Run, images: list[np.ndarray], boxes: float) -> dict[str, float]:
+    "10⁹ floating-point operations an image: of `detector` and then `describer` (IDNet) on so many `boxes`, and of `joint`."
+    def searching(run):
+        return sum(detection_gflops(run.searcher, image, run.recipe.test_size) for image in images) / len(images)
+
+    crops, device = describer.recipe.objective, next(describer.searcher.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        describe_crops(describer.searcher.eval(), crop_batch(images[:1], crops.height, crops.width).to(device))
+    return {"separate": searching(detector) + boxes * counter.get_total_flops() / 1e9, "joint": searching(joint)}

@@ -192,7 +192,8 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
     with locked(folder):
         chosen = choose_device(device)
         if not (folder / "run.json").exists():
-            print(f"training {recipe.name} on {data.name}, seed {seed}: {recipe.schedule.epochs} epochs, into {folder.name}")
+            epochs = (recipe.objective if isinstance(recipe.objective, CropTraining) else recipe.schedule).epochs
+            print(f"training {recipe.name} on {data.name}, seed {seed}: {epochs} epochs, into {folder.name}")
             started = time.monotonic()
             searcher = new_searcher(recipe, data, profile, seed, device)
             if isinstance(recipe.objective, CropTraining):
