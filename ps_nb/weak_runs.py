@@ -127,12 +127,12 @@ def foreign_boxes(detector: str, dataset: str, profile: str, seed: int = 0) -> t
 
 # %% ../nbs/91_weak_runs.ipynb #9bb0147e
 def first_ranks(detections: Detections, data: SearchSet, protocol: str) -> np.ndarray:
-    "(Q,) rank of the first right match of each query of `protocol`, from 1; behind all detections where none is right."
+    "(Q,) rank of the first right match of each query, from 1; behind all detections, and never 1, where none is right."
     asked, ranks = data.protocol(protocol), []
     space = search_space(detections, detections.query_features, data.gallery, asked, PRESETS["standard"])
     for number, query in enumerate(asked.queries):
         candidates = find_candidates(space, number, query)
-        ranks.append(min(match_ranks(candidates), default=len(candidates.detection) + 1))
+        ranks.append(min(match_ranks(candidates), default=max(2, len(candidates.detection) + 1)))
     return np.array(ranks)
 
 
