@@ -140,11 +140,19 @@ def check_coappearance(result):
     assert all(abs(row["single"] + row["several"] - 1) < 1e-9 for row in result["rows"])
 
 
+def check_labelled_boxes(result):
+    rows = {row["dataset"]: row for row in result["rows"]}
+    assert ("prw" in rows) == ("PS_NB_PRW" in os.environ) and {"cuhk-twin", "prw-twin"} <= set(rows)
+    if "prw" in rows:
+        assert [rows["prw"][name] for name in ("images", "identities", "labelled", "unlabelled")] == [5704, 483, 14907, 3141]
+
+
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video,
           "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
           "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
           "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
-          "e2e/fig7b_gallery_size": check_fig7b_gallery_size, "cucps/fig4_coappearance": check_coappearance}
+          "e2e/fig7b_gallery_size": check_fig7b_gallery_size, "cucps/fig4_coappearance": check_coappearance,
+          "rsiam/tab1_statistics": check_labelled_boxes}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -158,7 +166,7 @@ def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
     if experiment in ("e2e/tab1_statistics", "e2e/fig2_heights") and protocol.is_file():
         monkeypatch.setenv("PS_NB_CUHK_PROTOCOL", str(protocol))
     annotations = Path(os.environ.get("PS_NB_TEST_DATA", "absent")) / "prw"
-    if experiment == "cucps/fig4_coappearance" and annotations.is_dir():
+    if experiment in ("cucps/fig4_coappearance", "rsiam/tab1_statistics") and annotations.is_dir():
         monkeypatch.setenv("PS_NB_PRW", str(annotations))
     key, name = experiment.split("/")
     assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}

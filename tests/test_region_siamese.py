@@ -10,14 +10,16 @@ from PIL import Image
 from ps_nb import training
 from ps_nb.core import UserError, seed_everything
 from ps_nb.detector import Sampled
+from ps_nb.evaluation import random_search
 from ps_nb.first_neighbours import first_neighbour_clusters
 from ps_nb.loading import Augmentation, InputSize, make_batch
 from ps_nb.recipes import rsiam
 from ps_nb.region_siamese import RegionSiamese, RegionSiameseObjective
 from ps_nb.reppoints import RepPointsSearcher, RepPointsSettings
 from ps_nb.runs import new_objective, training_scenes
-from ps_nb.scenes import Scene, SearchSet
+from ps_nb.scenes import Detections, Scene, SearchSet
 from ps_nb.training import Schedule, train
+from ps_nb.weak_runs import first_ranks
 
 SETTINGS = RepPointsSettings(backbone="resnet18", levels=3, channels=16, head_channels=16, tower=1, region_size=(6, 2),
                              crop_size=(96, 32), feature_size=16)  # fmt: skip
@@ -143,3 +145,9 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
         learn(tmp_path / "cut", cut_at=6)  # the third step of the second epoch, whose labels must be those of its start
     finished = learn(tmp_path / "cut")
     assert all(torch.equal(value, finished[name]) for name, value in whole.items())
+
+
+def test_where_nobody_is_found_nobody_comes_first():
+    data, found = random_search(scenes=8, queries=3, gallery_size=5, people_per_scene=2, dimension=4, seed=0)
+    nobody = Detections(found.names, np.zeros(9), np.zeros((0, 4)), np.zeros(0), np.zeros((0, 4)), found.query_features)
+    assert first_ranks(nobody, data, "random").tolist() == [2, 2, 2]
