@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from .backbones import Backbone, imagenet_weights, load_weights, normalise
-from .baselines import describe_boxes, features_of_detections, features_of_queries, standard_crops
+from .baselines import features_of_detections, features_of_queries, map_images, standard_crops
 from .clustering import density_clusters, jaccard_distances, self_paced_clusters
 from .context_losses import cluster_centroids, cluster_contrast
 from ps_nb.core import (
@@ -236,9 +236,15 @@ def train_crop_epoch(settings: CropClusters, networks: list, means: list, optimi
 # %% ../nbs/89_two_step.ipynb #33b04ae6
 def training_crops(data: SearchSet, settings: CropClusters) -> np.ndarray:
     "(N, 3, H, W) uint8: everybody of the training scenes, cut out. Identities are not looked at."
-    cut = partial(standard_crops, height=settings.height, width=settings.width)
-    parts = describe_boxes(data.train, [scene.boxes for scene in data.train], lambda image, boxes: cut(image, boxes))
-    return np.concatenate(parts).astype(np.uint8).transpose(0, 3, 1, 2)
+    starts = np.cumsum([0, *map(len, data.train)])
+    crops = np.empty((starts[-1], settings.height, settings.width, 3), np.uint8)
+
+    def cut(number, image):
+        boxes = data.train[number].boxes
+        crops[starts[number] : starts[number + 1]] = standard_crops(image, boxes, settings.height, settings.width)
+
+    map_images(data.train, cut, "cutting people out")
+    return crops.transpose(0, 3, 1, 2)
 
 
 def train_crops(settings: CropClusters, data: SearchSet, profile: str, folder: Path, seed: int, device: torch.device):

@@ -14,6 +14,7 @@ from ps_nb.detector import Sampled
 from ps_nb.recipes import cgps
 from ps_nb.scenes import Detections, Scene
 from ps_nb.training_sets import with_boxes, without_identities
+from ps_nb.two_step import trained_on_crops, two_step
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,15 @@ def test_scenes_in_which_nothing_was_found_are_background(data):
     recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=1, batch_size=2))
     run = runs.trained(recipe, with_boxes(data, found, 0.5), "smoke", device="cpu")
     assert np.isfinite(run.facts["log"][0]["contrast"])
+
+
+@pytest.mark.parametrize("method", ["sbl", "spcl"])
+def test_identities_never_reach_the_rivals_on_crops(data, method):
+    blind = replace(data, train=without_identities(data.train))
+    told, untold = (trained_on_crops(two_step(method, "smoke"), each, "smoke", device="cpu") for each in (data, blind))
+    assert told.folder != untold.folder and told.facts["log"] == untold.facts["log"]
+    for name, value in told.searcher.state_dict().items():
+        assert torch.equal(value, untold.searcher.state_dict()[name]), name
 
 
 def scene(people):

@@ -147,12 +147,32 @@ def check_labelled_boxes(result):
         assert [rows["prw"][name] for name in ("images", "identities", "labelled", "unlabelled")] == [5704, 483, 14907, 3141]
 
 
+def check_tab1_contexts(result):
+    combinations = {(row["detection"], row["memory"], row["scene"]) for row in result["rows"]}
+    assert len(combinations) == len(result["rows"]) == len(set(result["recipes"])) == 8
+    assert all(row["clusters"] >= 1 for row in result["rows"])
+
+
+def check_fig3c_hard_negatives(result):
+    rows = {(row["strategy"], row["ratio"]): row for row in result["rows"]}
+    assert set(rows) == {(strategy, ratio) for strategy in ("confidence", "number") for ratio in (0.2, 0.6)}
+
+
+def check_fig3d_clusters(result):
+    rows = {(row["scene_context"], row["epoch"]): row for row in result["rows"]}
+    assert {epoch for _, epoch in rows} == set(range(1, len(rows) // 2 + 1)), "epochs are counted from 1"
+    assert len({row["people"] for row in rows.values()}) == 1
+    first = rows[False, 1], rows[True, 1]  # of the same starting weights, so the constraint alone makes the difference
+    assert first[0]["wrong_members"] == first[1]["wrong_members"] and first[0]["clusters"] <= first[1]["clusters"]
+
+
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_real_video,
           "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
           "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
           "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
           "e2e/fig7b_gallery_size": check_fig7b_gallery_size, "cucps/fig4_coappearance": check_coappearance,
-          "rsiam/tab1_statistics": check_labelled_boxes}
+          "rsiam/tab1_statistics": check_labelled_boxes, "cgps/tab1_contexts": check_tab1_contexts,
+          "cgps/fig3c_hard_negatives": check_fig3c_hard_negatives, "cgps/fig3d_clusters": check_fig3d_clusters}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
