@@ -86,7 +86,7 @@ def with_small_maps(group: nn.Module) -> nn.Module:
         for name, child in [*module.named_children()]:
             if type(child) is nn.Conv2d and child.kernel_size == (3, 3):
                 sizes = (child.in_channels, child.out_channels, 3, child.stride, child.padding)
-                replacement = SmallMapConvolution(*sizes, bias=False)
+                replacement = SmallMapConvolution(*sizes, bias=False, device="meta")  # draws no random numbers
                 replacement.weight = child.weight
                 setattr(module, name, replacement)
     return group
@@ -113,9 +113,10 @@ class Backbone(nn.Module):
     """A ResNet or VGG16 in two halves: `stem` to `stride` 16, or with a ResNet 8 or 4, and `stage`, the rest.
 
     `scene` is what the map goes through before proposals are looked for: its own second group at stride 4, else nothing.
+    `scene_stage` is, with `own_stage`, what regions of the scene's map go through: a copy of the stage's other groups.
     """
 
-    def __init__(self, name: str, stride: int = 16, batch_statistics: bool = False):
+    def __init__(self, name: str, stride: int = 16, batch_statistics: bool = False, own_stage: bool = False):
         super().__init__()
         if name not in DEPTHS and name != "vgg16":
             raise UserError(f"unknown backbone {name!r}: choose one of {', '.join(DEPTHS)}, vgg16")
@@ -126,6 +127,7 @@ class Backbone(nn.Module):
         self.stem, self.stage = (nn.Sequential(half) for half in halves)
         with_small_maps(self.stage)
         self.scene = nn.Sequential(OrderedDict({"layer2": copy.deepcopy(self.stage.layer2)} if stride == 4 else {}))
+        self.scene_stage = copy.deepcopy(self.stage[len(self.scene):]) if own_stage else nn.Sequential()
         groups = int(math.log2(stride)) - 1  # of the stem
         widths = (512,) * 3 + (4096,) if name == "vgg16" else DEPTHS[name]  # conv5 and fc7, or each group's
         self.stem_channels, self.scene_channels, self.stage_channels = widths[groups - 1], widths[max(groups, 2) - 1], widths[3]
@@ -170,7 +172,7 @@ def load_weights(backbone: Backbone, weights: dict[str, Tensor] | str | Path) ->
 def weights_of(backbone: Backbone) -> dict[str, Tensor]:
     "The backbone's tensors under torchvision's names."
     return {key.split(".", 1)[1]: value.detach().cpu().clone() for key, value in backbone.state_dict().items()
-            if not key.startswith("scene.")}
+            if not key.startswith("scene")}
 
 # %% ../nbs/20_backbones.ipynb #9bb752cc
 class FeaturePyramid(nn.Module):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DetectorSettings', 'Sampled', 'best_boxes', 'ProposalNetwork', 'draw_regions', 'cut_regions', 'pool_groups',
-           'TwoEncoders', 'RegionHeads', 'best_of_each', 'PersonSearcher']
+           'TwoEncoders', 'RegionHeads', 'best_of_each', 'look_at', 'find_boxes', 'draw_described', 'PersonSearcher']
 
 # %% ../nbs/21_detector.ipynb #61d24535
 from dataclasses import dataclass
@@ -56,6 +56,8 @@ class DetectorSettings:
     parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
     encoders: int = 1  # 2: half of the feature from the third group's output, half from the fourth's, both max-pooled
     refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
+    own_stage: bool = False  # score and box come from an RoI stage of their own on the scene's map; needs refined_features
+    found_copies: int = 2  # with own_stage: for each person, so many detections are described in training beside its box
     score_threshold: float = 0.05
     detection_overlap: float = 0.4
     detections: int = 100  # per image, at most
@@ -148,9 +150,12 @@ def draw_regions(
     return [row[i] for row, i in zip(candidates, chosen)], [row[i] for row, i in zip(person, chosen)], label
 
 # %% ../nbs/21_detector.ipynb #6d865f61
-def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor]) -> Tensor:
-    "(R, C, h, w) float32: the part of its scene's map that each of the B lists of boxes covers, on `region_size` cells."
-    size, scale = settings.region_size, 1 / settings.stride
+def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor], coarser: int = 1) -> Tensor:
+    """(R, C, h, w) float32: the part of its scene's map that each of the B lists of boxes covers, on `region_size` cells.
+
+    A map `coarser` than `stride` by that factor is cut into as many fewer cells.
+    """
+    size, scale = tuple(side // coarser for side in settings.region_size), 1 / (coarser * settings.stride)
     if settings.region_pooling == "max":
         return roi_pool(maps.float(), boxes, size, scale)
     return roi_align(maps.float(), boxes, size, scale, 2, aligned=True)
@@ -185,6 +190,8 @@ class RegionHeads(nn.Module):
         self.score = nn.Linear(channels, 1)
         self.offset = nn.Linear(channels, 4)
         self.attention = None
+        if settings.own_stage and not settings.refined_features:
+            raise UserError("own_stage goes with refined_features: set it to true, or own_stage to false")
         if settings.parts and settings.encoders == 2:
             raise UserError("parts and two encoders cannot be combined: set encoders to 1, or leave parts empty")
         if settings.parts:
@@ -201,9 +208,13 @@ class RegionHeads(nn.Module):
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         "Logits (R,), offsets (R, 4) and features (R, D) of unit length, all float32."
         with torch.autocast(pooled.device.type, enabled=False):
-            pooled = pooled.float()
-            stage = pooled[:, -self.channels:]
-            return self.score(stage)[:, 0], self.offset(stage), functional.normalize(self.feature(pooled), dim=1)
+            features = functional.normalize(self.feature(pooled.float()), dim=1)
+        return *self.find(pooled[:, -self.channels:]), features
+
+    def find(self, found: Tensor) -> tuple[Tensor, Tensor]:
+        "Logits (R,) and offsets (R, 4), float32, of what the RoI stage made of regions, (R, C)."
+        with torch.autocast(found.device.type, enabled=False):
+            return self.score(found.float())[:, 0], self.offset(found.float())
 
     def losses(self, logits: Tensor, offsets: Tensor, boxes: list[Tensor], truth: list[Tensor], label: Tensor):
         "`region_score` over all sampled regions, `region_box` over those that show a person (`truth`: its box)."
@@ -216,12 +227,47 @@ class RegionHeads(nn.Module):
         return {"region_score": score / total, "region_box": settings.box_weight * distance / total}
 
 # %% ../nbs/21_detector.ipynb #d573e79e
-def best_of_each(settings: DetectorSettings, boxes: Tensor, scores: Tensor, features: Tensor, filled: Tensor):
-    "Lists by image of boxes, scores and features: what threshold and suppression leave of (B, N, …), best first."
+def best_of_each(settings: DetectorSettings, filled: Tensor, boxes: Tensor, scores: Tensor, *others: Tensor):
+    "Lists by image of boxes, scores and `others`: what threshold and suppression leave of (B, N, …), best first."
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
     hidden = ~filled | narrow | (scores < settings.score_threshold)
     index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
-    return ([each[i[k]] for each, i, k in zip(every, index, kept)] for every in (boxes, scores, features))
+    return ([each[i[k]] for each, i, k in zip(every, index, kept)] for every in (boxes, scores, *others))
+
+# %% ../nbs/21_detector.ipynb #be48b10e
+def look_at(searcher: nn.Module, maps: Tensor, scene_maps: Tensor, boxes: list[Tensor]):
+    "Logits (R,), offsets (R, 4) and, where detection has no stage of its own, features (R, D) of B lists of boxes."
+    if not searcher.settings.own_stage:
+        return searcher.heads(searcher.pooled(maps, boxes))
+    regions = cut_regions(searcher.settings, scene_maps, boxes, 2 ** len(searcher.backbone.scene))
+    return searcher.heads.find(searcher.backbone.scene_stage(regions).float().mean(dim=(2, 3)))
+
+
+def find_boxes(searcher: nn.Module, maps: Tensor, batch: Batch):
+    "Lists by image of boxes and scores, and where they have no stage of their own of features, best first."
+    settings, scene_maps = searcher.settings, searcher.backbone.scene(maps)
+    proposals, filled = searcher.proposals.propose(*searcher.proposals(scene_maps, batch), batch.sizes, training=False)
+    answers = look_at(searcher, maps, scene_maps, list(proposals))
+    logits, offsets, *features = (each.unflatten(0, filled.shape) for each in answers)
+    boxes = clip(decode(offsets, proposals, settings.offset_deviation), batch.sizes)
+    return best_of_each(settings, filled, boxes, logits.sigmoid(), *features)
+
+
+@torch.no_grad()
+def draw_described(settings: DetectorSettings, batch: Batch, regions: list[Tensor], offsets: Tensor, shown: Tensor):
+    """Regions to describe where detection has its own stage: boxes (B lists) and the persons in them (B lists), -1 background.
+
+    Of the sampled `regions` (B lists), which show the people `shown` (R,), -1 background, and are moved by `offsets` (R, 4).
+    """
+    counts = [len(each) for each in regions]
+    boxes, persons = [], []
+    for people, region, offset, row, size in zip(batch.boxes, regions, offsets.split(counts), shown.split(counts), batch.sizes):
+        moved = clip(decode(offset, region, settings.offset_deviation)[None], [size])[0]
+        found = torch.nonzero(row >= 0)[: settings.found_copies * len(people), 0]
+        background = torch.nonzero(row < 0)[: len(people), 0]
+        boxes.append(torch.cat([people, moved[found], region[background]]))
+        persons.append(torch.cat([torch.arange(len(people), device=row.device), row[found], row[background]]))
+    return boxes, persons
 
 # %% ../nbs/21_detector.ipynb #e827ea46
 class PersonSearcher(nn.Module):
@@ -230,7 +276,7 @@ class PersonSearcher(nn.Module):
     def __init__(self, settings: DetectorSettings, backbone: Backbone | None = None, heads: nn.Module | None = None):
         super().__init__()
         self.settings = settings
-        self.backbone = backbone or Backbone(settings.backbone, settings.stride, settings.batch_statistics)
+        self.backbone = backbone or Backbone(settings.backbone, settings.stride, settings.batch_statistics, settings.own_stage)
         self.backbone.freeze(settings.frozen_groups)
         self.proposals = ProposalNetwork(self.backbone.scene_channels, settings)
         self.heads = heads or RegionHeads(self.backbone.stage_channels, settings)
@@ -244,30 +290,30 @@ class PersonSearcher(nn.Module):
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
         "Detection losses of a batch, and its sampled regions. `seed` decides which anchors and regions are drawn."
-        truth, present = pad_boxes(batch.boxes)
+        settings, (truth, present) = self.settings, pad_boxes(batch.boxes)
         maps = self.backbone.stem(normalise(batch.images))
-        predicted = self.proposals(self.backbone.scene(maps), batch)
+        predicted = self.proposals(scene_maps := self.backbone.scene(maps), batch)
         losses = self.proposals.losses(*predicted, truth, present, batch.scenes, seed)
         proposals, filled = self.proposals.propose(*predicted, batch.sizes, training=True)
-        boxes, person, label = draw_regions(self.settings, proposals, filled, truth, present, batch.scenes, seed)
-        logits, offsets, features = self.heads(self.pooled(maps, boxes))
-        losses |= self.heads.losses(logits, offsets, boxes, [row[i] for row, i in zip(truth, person)], label)
+        boxes, person, label = draw_regions(settings, proposals, filled, truth, present, batch.scenes, seed)
+        nearest, shown = [row[i] for row, i in zip(truth, person)], torch.where(label == 1, torch.cat(person), -1)
+        answers = look_at(self, maps, scene_maps, boxes)
+        losses |= self.heads.losses(*answers[:2], boxes, nearest, label)
+        if settings.own_stage:
+            boxes, person = draw_described(settings, batch, boxes, answers[1], shown)
+            answers, shown = self.heads(self.pooled(maps, boxes)), torch.cat(person)
+        features = answers[2]
         scenes = torch.cat([torch.full_like(each, scene) for each, scene in zip(person, batch.scenes)])
-        classes = self.heads.classify(features) if self.settings.heads == "softmax" else None
-        persons = torch.where(label == 1, torch.cat(person), -1)
-        return losses, Sampled(features, scenes, persons, self.heads.attention, classes=classes)
+        classes = self.heads.classify(features) if settings.heads == "softmax" else None
+        return losses, Sampled(features, scenes, shown, self.heads.attention, classes=classes)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, D)."
-        settings, maps = self.settings, self.backbone.stem(normalise(batch.images))
-        proposals, filled = self.proposals.propose(*self.proposals(self.backbone.scene(maps), batch), batch.sizes, training=False)
-        logits, offsets, features = (each.unflatten(0, filled.shape) for each in self.heads(self.pooled(maps, list(proposals))))
-        boxes = clip(decode(offsets, proposals, settings.offset_deviation), batch.sizes)
-        boxes, scores, features = best_of_each(settings, boxes, logits.sigmoid(), features, filled)
-        if settings.refined_features:
-            features = self.heads(self.pooled(maps, boxes))[2].split([len(each) for each in boxes])
-        return list(zip(boxes, scores, features))
+        boxes, scores, *features = find_boxes(self, maps := self.backbone.stem(normalise(batch.images)), batch)
+        if self.settings.refined_features:
+            features = [self.heads(self.pooled(maps, boxes))[2].split([len(each) for each in boxes])]
+        return list(zip(boxes, scores, *features))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:

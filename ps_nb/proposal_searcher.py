@@ -41,7 +41,7 @@ class ProposalSearcher(nn.Module):
         anchors, logits, offsets = self.proposals(self.backbone.scene(self.backbone.stem(normalise(batch.images))), batch)
         boxes, scores = best_boxes(anchors, logits, offsets, batch.sizes, settings.test_candidates)
         nothing = boxes.new_zeros(*scores.shape, 0)
-        return list(zip(*best_of_each(settings, boxes, scores.sigmoid(), nothing, scores.isfinite())))
+        return list(zip(*best_of_each(settings, scores.isfinite(), boxes, scores.sigmoid(), nothing)))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:

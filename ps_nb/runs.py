@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'foreign_set', 'object_training', 'starting_backbone', 'Run',
-           'new_network', 'new_searcher', 'training_scenes', 'new_objective', 'peak_memory_mb', 'run_identity',
-           'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
+           'new_network', 'new_searcher', 'training_scenes', 'memory_settings', 'new_objective', 'peak_memory_mb',
+           'run_identity', 'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
 
 # %% ../nbs/81_runs.ipynb #b9f29546
 import os
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .backbones import Backbone, imagenet_weights, load_weights
+from .backbones import Backbone, imagenet_weights, load_weights, weights_of
 from .classification import ClassificationObjective, NoObjective
 from .clustering import pair_scores
 from .coappearance import CoAppearanceObjective
@@ -39,6 +39,7 @@ from ps_nb.recipes import (
     Classification,
     Contexts,
     DetectionOnly,
+    Matching,
     Mining,
     PartMatching,
     Recipe,
@@ -95,7 +96,8 @@ def object_training(backbone: str, profile: str) -> ObjectTraining:
 
 def starting_backbone(recipe: Recipe, profile: str, device: str = "auto") -> Backbone:
     "A backbone with the starting weights that `recipe` names."
-    backbone = Backbone(recipe.detector.backbone, recipe.detector.stride, recipe.detector.batch_statistics)
+    detector = recipe.detector
+    backbone = Backbone(detector.backbone, detector.stride, detector.batch_statistics, getattr(detector, "own_stage", False))
     if recipe.weights == "objects":
         load_weights(backbone, object_weights(object_training(backbone.name, profile), runs_folder() / "weights", device))
     elif recipe.weights == "imagenet":
@@ -130,8 +132,12 @@ def new_network(detector: DetectorSettings | RepPointsSettings, identities: int,
 
 def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> nn.Module:
     "The searcher of `recipe` before training: starting weights, seeded heads, perhaps a first feature from `data`'s boxes."
-    if isinstance(recipe.objective, Classification) and recipe.objective.crops:
-        return trained(idnet(recipe), data, profile, seed, device).searcher
+    if getattr(recipe.objective, "crops", None):
+        searcher = trained(idnet(recipe), data, profile, seed, device).searcher
+        load_weights(searcher.backbone, weights_of(searcher.backbone))  # what proposals go through starts from it too
+        if recipe.spread and recipe.detector.heads == "separate":
+            spread_features(searcher, data.train, recipe.test_size)
+        return searcher
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
     searcher = new_network(recipe.detector, data.train_persons, backbone).to(choose_device(device))
@@ -145,6 +151,11 @@ def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
     return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese | Mining) else data.train
 
 
+def memory_settings(objective: Matching | PartMatching) -> dict:
+    "The fields that decide memory and losses."
+    return {name: value for name, value in vars(objective).items() if name != "crops"}
+
+
 def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
     "What the searcher of `recipe` is trained by on `data`: memory, labels and losses behind one interface."
     if isinstance(recipe.objective, Contexts):
@@ -153,14 +164,14 @@ def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
         return CoAppearanceObjective([len(scene) for scene in data.train], recipe.detector.feature_size, **vars(recipe.objective))
     if isinstance(recipe.objective, PartMatching):
         parts = 1 + len(recipe.detector.parts)
-        return PartObjective(data.train, recipe.detector.feature_size, parts, **vars(recipe.objective))
+        return PartObjective(data.train, recipe.detector.feature_size, parts, **memory_settings(recipe.objective))
     if isinstance(recipe.objective, RegionSiamese):
         return RegionSiameseObjective([len(scene) for scene in data.train], recipe.detector.feature_size, recipe.objective)
     if isinstance(recipe.objective, Classification):
         return ClassificationObjective(data.train, recipe.objective.sampled_classes, recipe.objective.average_over)
     if isinstance(recipe.objective, DetectionOnly):
         return NoObjective()
-    return IdentityObjective(data.train, recipe.detector.feature_size, **vars(recipe.objective))
+    return IdentityObjective(data.train, recipe.detector.feature_size, **memory_settings(recipe.objective))
 
 
 def peak_memory_mb() -> float:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from .backbones import Backbone
 from .boxes import encode
+from .core import UserError
 from .detector import DetectorSettings, PersonSearcher
 
 # %% ../nbs/26_softmax_heads.ipynb #04568ec8
@@ -25,6 +26,8 @@ class SoftmaxHeads(nn.Module):
 
     def __init__(self, channels: int, settings: DetectorSettings, identities: int):
         super().__init__()
+        if settings.own_stage:
+            raise UserError("softmax heads find people by who they are: set own_stage to false")
         self.settings, self.attention = settings, None
         self.feature = nn.Linear(channels, settings.feature_size)
         self.offset = nn.Linear(channels, 4)
