@@ -1,0 +1,32 @@
+"""Runs: what the recipes of the tests leave out, but those of `small` have."""
+
+from dataclasses import replace
+
+import torch
+
+from ps_nb.crops import CropTraining
+from ps_nb.recipes import idnet, oim
+from ps_nb.runs import find_people, load_run, search_set, trained
+
+
+def test_a_start_on_crops_and_a_stage_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PS_NB_RUNS", str(tmp_path))
+    recipe = oim("smoke")
+    crops = CropTraining(64, 32, epochs=1, batch_size=16, learning_rate=0.05, drop_epochs=(), queue_size=8)
+    schedule = replace(recipe.schedule, epochs=1)
+    recipe = replace(recipe, detector=replace(recipe.detector, own_stage=True), schedule=schedule,
+                     objective=replace(recipe.objective, crops=crops, fill=True))
+    data = search_set("cuhk-sysu", "smoke")
+    run = trained(recipe, data, "smoke", device="cpu")
+    start = trained(idnet(recipe), data, "smoke", device="cpu")
+    assert set(run.facts["log"][0]) >= {"region_score", "region_box", "matching"}
+    assert set(start.facts["log"][0]) == {"epoch", "identity", "right"} and len(list(tmp_path.glob("idnet-*/run.json"))) == 1
+    began = start.searcher.backbone.stage.layer4[0].conv1.weight
+    for stage in (run.searcher.backbone.stage, run.searcher.backbone.scene_stage):  # both start from the crops' and learn on
+        learned = stage.layer4[0].conv1.weight
+        assert not torch.equal(learned, began) and (learned - began).norm() < 0.2 * began.norm()
+    protocol = sorted(data.protocols)[0]
+    again = load_run(run.folder, device="cpu")
+    assert again.recipe == recipe
+    found, once_more = (find_people(each.searcher, recipe, data, protocol) for each in (run, again))
+    assert (found.features == once_more.features).all() and (found.boxes == once_more.boxes).all()
