@@ -155,8 +155,7 @@ SMALL_DETECTOR = DetectorSettings(
     anchor_samples=64, train_candidates=1000, train_proposals=200, test_candidates=600, test_proposals=200, region_samples=32,
     stride=4, region_size=(24, 12), batch_statistics=True, refined_features=True, own_stage=True, feature_size=256)
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
-                         test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), own_stage=False,
-                         feature_size=32)
+                         test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), feature_size=32)
 SMALL_SHARES = (("backbone.scene", 1.0), ("backbone.", 0.1), ("heads.feature.", 0.005))
 SMALL_CROPS = CropTraining(96, 48, epochs=7, batch_size=48, learning_rate=0.2, drop_epochs=(5,), queue_size=600)
 

@@ -1,4 +1,4 @@
-"""Runs: what the recipes of the tests leave out, but those of `small` have."""
+"""Runs: what the recipes of the other tests leave out, but those of `small` have."""
 
 from dataclasses import replace
 
@@ -9,13 +9,13 @@ from ps_nb.recipes import idnet, oim
 from ps_nb.runs import find_people, load_run, search_set, trained
 
 
-def test_a_start_on_crops_and_a_stage_of_its_own(tmp_path, monkeypatch):
+def test_matching_starts_on_crops(tmp_path, monkeypatch):
     monkeypatch.setenv("PS_NB_RUNS", str(tmp_path))
     recipe = oim("smoke")
     crops = CropTraining(64, 32, epochs=1, batch_size=16, learning_rate=0.05, drop_epochs=(), queue_size=8)
     schedule = replace(recipe.schedule, epochs=1)
-    recipe = replace(recipe, detector=replace(recipe.detector, own_stage=True), schedule=schedule,
-                     objective=replace(recipe.objective, crops=crops, fill=True))
+    recipe = replace(recipe, schedule=schedule, objective=replace(recipe.objective, crops=crops, fill=True))
+    assert recipe.detector.own_stage
     data = search_set("cuhk-sysu", "smoke")
     run = trained(recipe, data, "smoke", device="cpu")
     start = trained(idnet(recipe), data, "smoke", device="cpu")
