@@ -316,6 +316,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'ps_nb.crops.cut_out': ('crops.html#cut_out', 'ps_nb/crops.py'),
                              'ps_nb.crops.describe_crops': ('crops.html#describe_crops', 'ps_nb/crops.py'),
                              'ps_nb.crops.embed_crops': ('crops.html#embed_crops', 'ps_nb/crops.py'),
+                             'ps_nb.crops.known_people': ('crops.html#known_people', 'ps_nb/crops.py'),
                              'ps_nb.crops.train_epoch_on_crops': ('crops.html#train_epoch_on_crops', 'ps_nb/crops.py'),
                              'ps_nb.crops.train_on_crops': ('crops.html#train_on_crops', 'ps_nb/crops.py'),
                              'ps_nb.crops.training_crops': ('crops.html#training_crops', 'ps_nb/crops.py')},

@@ -244,7 +244,7 @@ def look_at(searcher: nn.Module, maps: Tensor, scene_maps: Tensor, boxes: list[T
 
 
 def find_boxes(searcher: nn.Module, maps: Tensor, batch: Batch):
-    "Lists by image of boxes and scores, and where they have no stage of their own of features, best first."
+    "Lists by image of boxes, scores and, where detection has no stage of its own, features, best first."
     settings, scene_maps = searcher.settings, searcher.backbone.scene(maps)
     proposals, filled = searcher.proposals.propose(*searcher.proposals(scene_maps, batch), batch.sizes, training=False)
     answers = look_at(searcher, maps, scene_maps, list(proposals))
