@@ -32,10 +32,10 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 # %% ../nbs/20_backbones.ipynb #8e752cd0
 def normalise(images: Tensor) -> Tensor:
-    "(B, 3, H, W) uint8 RGB to float32 with zero mean and unit deviation over ImageNet."
+    "(B, 3, H, W) uint8 RGB to float32 with zero mean and unit deviation over ImageNet, channels last, faster on CPUs."
     mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
     deviation = torch.tensor(DEVIATION, device=images.device).view(1, 3, 1, 1) * 255
-    return (images.float() - mean) / deviation
+    return ((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/20_backbones.ipynb #5da35a74
 class FixedBatchNorm(nn.BatchNorm2d):
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
     """A ResNet or VGG16 in two halves: `stem` to `stride` 16, or with a ResNet 8 or 4, and `stage`, the rest.
 
     `scene` is what the map goes through before proposals are looked for: its own second group at stride 4, else nothing.
-    `scene_stage` is, with `own_stage`, what regions of the scene's map go through: a copy of the stage's other groups.
+    `scene_stage` is, with `own_stage`, what regions of the scene's map go through: a copy of the stage's third group.
     """
 
     def __init__(self, name: str, stride: int = 16, batch_statistics: bool = False, own_stage: bool = False):
@@ -127,7 +127,7 @@ class Backbone(nn.Module):
         self.stem, self.stage = (nn.Sequential(half) for half in halves)
         with_small_maps(self.stage)
         self.scene = nn.Sequential(OrderedDict({"layer2": copy.deepcopy(self.stage.layer2)} if stride == 4 else {}))
-        self.scene_stage = copy.deepcopy(self.stage[len(self.scene):]) if own_stage else nn.Sequential()
+        self.scene_stage = copy.deepcopy(self.stage[len(self.scene):-1]) if own_stage else nn.Sequential()
         groups = int(math.log2(stride)) - 1  # of the stem
         widths = (512,) * 3 + (4096,) if name == "vgg16" else DEPTHS[name]  # conv5 and fc7, or each group's
         self.stem_channels, self.scene_channels, self.stage_channels = widths[groups - 1], widths[max(groups, 2) - 1], widths[3]

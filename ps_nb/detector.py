@@ -57,7 +57,8 @@ class DetectorSettings:
     encoders: int = 1  # 2: half of the feature from the third group's output, half from the fourth's, both max-pooled
     refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
     own_stage: bool = False  # score and box come from an RoI stage of their own on the scene's map; needs refined_features
-    found_copies: int = 2  # with own_stage: for each person, so many detections are described in training beside its box
+    found_copies: int = 1  # with own_stage: for each person, so many detections are described in training beside its box
+    background_copies: int = 0  # and so many regions of background
     score_threshold: float = 0.05
     detection_overlap: float = 0.4
     detections: int = 100  # per image, at most
@@ -187,8 +188,9 @@ class RegionHeads(nn.Module):
     def __init__(self, channels: int, settings: DetectorSettings):
         super().__init__()
         self.settings, self.channels = settings, channels
-        self.score = nn.Linear(channels, 1)
-        self.offset = nn.Linear(channels, 4)
+        found = DEPTHS[settings.backbone][2] if settings.own_stage else channels
+        self.score = nn.Linear(found, 1)
+        self.offset = nn.Linear(found, 4)
         self.attention = None
         if settings.own_stage and not settings.refined_features:
             raise UserError("own_stage goes with refined_features: set it to true, or own_stage to false")
@@ -206,10 +208,11 @@ class RegionHeads(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "Logits (R,), offsets (R, 4) and features (R, D) of unit length, all float32."
+        "Logits (R,), offsets (R, 4), None where detection has a stage of its own, and features (R, D) of unit length; float32."
         with torch.autocast(pooled.device.type, enabled=False):
             features = functional.normalize(self.feature(pooled.float()), dim=1)
-        return *self.find(pooled[:, -self.channels:]), features
+        found = (None, None) if self.settings.own_stage else self.find(pooled[:, -self.channels:])
+        return *found, features
 
     def find(self, found: Tensor) -> tuple[Tensor, Tensor]:
         "Logits (R,) and offsets (R, 4), float32, of what the RoI stage made of regions, (R, C)."
@@ -263,8 +266,9 @@ def draw_described(settings: DetectorSettings, batch: Batch, regions: list[Tenso
     boxes, persons = [], []
     for people, region, offset, row, size in zip(batch.boxes, regions, offsets.split(counts), shown.split(counts), batch.sizes):
         moved = clip(decode(offset, region, settings.offset_deviation)[None], [size])[0]
-        found = torch.nonzero(row >= 0)[: settings.found_copies * len(people), 0]
-        background = torch.nonzero(row < 0)[: len(people), 0]
+        near = overlap(moved[None], people[None])[0].gather(1, row.clamp(min=0)[:, None])[:, 0] if len(people) else row
+        found = torch.nonzero((row >= 0) & (near >= settings.region_positive))[: settings.found_copies * len(people), 0]
+        background = torch.nonzero(row < 0)[: settings.background_copies * len(people), 0]
         boxes.append(torch.cat([people, moved[found], region[background]]))
         persons.append(torch.cat([torch.arange(len(people), device=row.device), row[found], row[background]]))
     return boxes, persons

@@ -6,7 +6,7 @@
 __all__ = ['PROFILES', 'SMALL_DETECTOR', 'SMOKE_DETECTOR', 'SMALL_SHARES', 'SMALL_CROPS', 'VGG_DETECTOR', 'check_profile',
            'Matching', 'PartMatching', 'Classification', 'DetectionOnly', 'Contexts', 'Mining', 'Recipe',
            'recipe_to_json', 'recipe_from_json', 'oim', 'ctxg', 'cgps', 'with_contexts', 'rsiam', 'rsiam_components',
-           'rsiam_larger', 'joint', 'training_strategies', 'deep', 'idnet', 'cucps']
+           'rsiam_larger', 'joint', 'training_strategies', 'deep', 'idnet', 'without_crops', 'cucps']
 
 # %% ../nbs/80_recipes.ipynb #7670d696
 import dataclasses
@@ -152,12 +152,13 @@ def recipe_from_json(value, kind=Recipe):
 # %% ../nbs/80_recipes.ipynb #d665c6ee
 SMALL_DETECTOR = DetectorSettings(
     backbone="resnet18", frozen_groups=2, anchor_sizes=(42.0, 66.0, 102.0, 150.0), anchor_ratios=(2.6,), anchor_positive=0.5,
-    anchor_samples=64, train_candidates=1000, train_proposals=200, test_candidates=600, test_proposals=200, region_samples=32,
-    stride=4, region_size=(24, 12), batch_statistics=True, refined_features=True, own_stage=True, feature_size=256)
+    anchor_samples=64, train_candidates=1000, train_proposals=200, test_candidates=1500, test_proposals=300, region_samples=32,
+    region_share=0.625, stride=4, region_size=(24, 12), batch_statistics=True, encoders=2, refined_features=True, own_stage=True,
+    found_copies=2)
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
                          test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), feature_size=32)
-SMALL_SHARES = (("backbone.scene", 1.0), ("backbone.", 0.1), ("heads.feature.", 0.005))
-SMALL_CROPS = CropTraining(96, 48, epochs=7, batch_size=48, learning_rate=0.2, drop_epochs=(5,), queue_size=600)
+SMALL_SHARES = (("backbone.scene", 1.0), ("backbone.", 0.07), ("heads.feature.", 0.0035))
+SMALL_CROPS = CropTraining(96, 48, epochs=7, batch_size=48, learning_rate=0.1, drop_epochs=(5,), queue_size=600)
 
 
 def oim(profile: str) -> Recipe:
@@ -169,7 +170,7 @@ def oim(profile: str) -> Recipe:
                       spread=profile != "paper")
     if profile == "small":
         return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(360, 480),)), InputSize(360, 480),
-                      Schedule(epochs=10, batch_size=4, learning_rate=0.02, warm_up_steps=60, drop_epochs=(8,),
+                      Schedule(epochs=9, batch_size=4, learning_rate=0.03, warm_up_steps=60, drop_epochs=(6,),
                                shares=SMALL_SHARES),
                       Matching(queue_size=600, scale=16.0, fill=True, share=0.5, crops=SMALL_CROPS))
     return Recipe("oim", SMOKE_DETECTOR, Augmentation((InputSize(120, 160),)), InputSize(120, 160),
@@ -187,7 +188,8 @@ def ctxg(profile: str) -> Recipe:
         return replace(base, name="ctxg", detector=detector, augmentation=Augmentation((size,)), test_size=size,
                        schedule=schedule, objective=PartMatching(scale=base.objective.scale))
     objective = PartMatching(**vars(base.objective) | {"share": base.objective.share / 4})
-    return replace(base, name="ctxg", detector=replace(base.detector, parts=BODY), objective=objective)
+    return replace(base, name="ctxg", detector=replace(base.detector, encoders=1, parts=BODY),
+                   objective=objective)
 
 # %% ../nbs/80_recipes.ipynb #bb8c1dfa
 def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
@@ -200,7 +202,9 @@ def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
                             drop_epochs=(16,))
         return Recipe("cgps", detector, Augmentation(sizes), sizes[0], schedule, Contexts(),
                       weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
-    return replace(oim(profile), name="cgps", objective=Contexts(neighbours=8, expansion=3))
+    base = oim(profile)
+    return replace(base, name="cgps", detector=replace(base.detector, background_copies=1),
+                   objective=Contexts(neighbours=8, expansion=3))
 
 
 def with_contexts(recipe: Recipe, detection: bool, memory: bool, scene: bool) -> Recipe:
@@ -267,8 +271,9 @@ def joint(profile: str) -> Recipe:
     crops = (CropTraining(96, 48, epochs=24, batch_size=32, learning_rate=0.02, drop_epochs=(18,)) if profile == "small" else
              CropTraining(64, 32, epochs=2, batch_size=8, learning_rate=0.01, drop_epochs=()))
     shares = (("heads.classifier.", 1.0), ("backbone.scene.", 1.0), ("backbone.", 0.3), ("heads.feature.", 0.05), ("heads.", 0.5))
-    schedule = replace(base.schedule, shares=shares if profile == "small" else ())
-    return replace(base, name="joint", detector=replace(base.detector, heads="softmax", own_stage=False), schedule=schedule,
+    schedule = replace(base.schedule, learning_rate=0.02, shares=shares) if profile == "small" else base.schedule
+    detector = replace(base.detector, heads="softmax", own_stage=False, encoders=1)
+    return replace(base, name="joint", detector=detector, schedule=schedule,
                    objective=Classification(sampled_classes=20 if profile == "small" else 4, crops=crops))
 
 
@@ -276,7 +281,7 @@ def training_strategies(profile: str) -> dict[str, Recipe]:
     "The recipes of Figure 6 by the name of their curve: ordinary softmax, with the crop start, and with sampling too."
     whole = joint(profile)
     softmax = replace(whole, name="joint-softmax", objective=replace(whole.objective, sampled_classes=0))
-    plain = replace(softmax, name="joint-plain", objective=replace(softmax.objective, crops=None))
+    plain = without_crops(replace(softmax, name="joint-plain"))
     return {"softmax": plain, "softmax, person-crop start": softmax, "random sampling softmax, person-crop start": whole}
 
 
@@ -291,6 +296,11 @@ def idnet(recipe: Recipe) -> Recipe:
     "The training on person crops that `recipe` starts with, as a recipe of its own (§5.1, IDNet)."
     return replace(recipe, name="idnet", objective=recipe.objective.crops)
 
+
+def without_crops(recipe: Recipe) -> Recipe:
+    "`recipe` without a training on person crops before that in scenes."
+    return replace(recipe, objective=replace(recipe.objective, crops=None)) if hasattr(recipe.objective, "crops") else recipe
+
 # %% ../nbs/80_recipes.ipynb #835a7706
 def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
     "Context-aware unsupervised clustering at `profile`; the schedule of `paper` and `full` depends on the data set."
@@ -302,6 +312,4 @@ def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
                             warm_up_steps=2802 if cuhk else 1426, drop_epochs=(20,) if cuhk else (14,))
         return Recipe("cucps", detector, Augmentation((size,)), size, schedule, Mining(),
                       weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
-    base = oim(profile)
-    return replace(base, name="cucps", detector=replace(base.detector, encoders=2),
-                   objective=Mining(warm_up_epochs=2 if profile == "small" else 1))
+    return replace(oim(profile), name="cucps", objective=Mining(warm_up_epochs=2 if profile == "small" else 1))

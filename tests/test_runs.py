@@ -21,9 +21,9 @@ def test_matching_starts_on_crops(tmp_path, monkeypatch):
     start = trained(idnet(recipe), data, "smoke", device="cpu")
     assert set(run.facts["log"][0]) >= {"region_score", "region_box", "matching"}
     assert set(start.facts["log"][0]) == {"epoch", "identity", "right"} and len(list(tmp_path.glob("idnet-*/run.json"))) == 1
-    began = start.searcher.backbone.stage.layer4[0].conv1.weight
+    began = start.searcher.backbone.stage.layer3[0].conv1.weight
     for stage in (run.searcher.backbone.stage, run.searcher.backbone.scene_stage):  # both start from the crops' and learn on
-        learned = stage.layer4[0].conv1.weight
+        learned = stage.layer3[0].conv1.weight
         assert not torch.equal(learned, began) and (learned - began).norm() < 0.2 * began.norm()
     protocol = sorted(data.protocols)[0]
     again = load_run(run.folder, device="cpu")
