@@ -52,9 +52,10 @@ def test_full_is_paper_from_other_weights():
 
 
 @pytest.mark.parametrize("profile", ["smoke", "small"])
-def test_small_differs_from_instance_matching_in_its_objective_alone(profile):
+def test_small_differs_from_instance_matching_in_its_objective_and_the_background_it_needs(profile):
     ours, theirs = cgps(profile), oim(profile)
-    assert replace(theirs, name="cgps", objective=ours.objective) == ours
+    detector = replace(theirs.detector, background_copies=1)
+    assert replace(theirs, name="cgps", objective=ours.objective, detector=detector) == ours
     printed, changed = asdict(cgps("paper").objective), asdict(ours.objective)
     assert {name for name in printed if printed[name] != changed[name]} == {"neighbours", "expansion"}
 
