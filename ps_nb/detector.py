@@ -266,8 +266,9 @@ def draw_described(settings: DetectorSettings, batch: Batch, regions: list[Tenso
     boxes, persons = [], []
     for people, region, offset, row, size in zip(batch.boxes, regions, offsets.split(counts), shown.split(counts), batch.sizes):
         moved = clip(decode(offset, region, settings.offset_deviation)[None], [size])[0]
-        near = overlap(moved[None], people[None])[0].gather(1, row.clamp(min=0)[:, None])[:, 0] if len(people) else row
-        found = torch.nonzero((row >= 0) & (near >= settings.region_positive))[: settings.found_copies * len(people), 0]
+        found = torch.nonzero(row >= 0)[:, 0]
+        near = overlap(moved[None, found], people[None])[0].gather(1, row[found, None])[:, 0] >= settings.region_positive
+        found = found[near][: settings.found_copies * len(people)]
         background = torch.nonzero(row < 0)[: settings.background_copies * len(people), 0]
         boxes.append(torch.cat([people, moved[found], region[background]]))
         persons.append(torch.cat([torch.arange(len(people), device=row.device), row[found], row[background]]))

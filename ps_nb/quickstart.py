@@ -34,7 +34,8 @@ def largest_protocol(data: SearchSet) -> str:
 
 def standard_protocol(data: SearchSet) -> str:
     "Name of the protocol that results are reported by: `standard` or `TestG100`, else `largest_protocol`."
-    return next((name for name in ("standard", "TestG100") if name in data.protocols), largest_protocol(data))
+    usual = [name for name in ("standard", "TestG100") if name in data.protocols]
+    return usual[0] if usual else largest_protocol(data)
 
 
 def on_true_boxes(searcher, recipe: Recipe, data: SearchSet, protocol: str) -> Detections:
