@@ -208,7 +208,7 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     teacher = CropClasses() if classifies else CropMatching(
         all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels).to(chosen), settings)
     optimiser = torch.optim.SGD(parameter_groups(searcher, schedule), lr=settings.learning_rate, momentum=schedule.momentum,
-                                weight_decay=schedule.weight_decay)
+                                weight_decay=schedule.weight_decay, fused=True)
     checkpoint = Path(folder) / "checkpoint.pt"
     state = load_checkpoint(checkpoint) or {"log": []}
     if state["log"]:

@@ -113,7 +113,7 @@ def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "
         chosen = choose_device(device)
         torch.manual_seed(derived_seed(settings.seed, "object classifier"))
         classifier = ObjectClassifier(settings).to(chosen)
-        optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
         checkpoint = Path(folder) / settings.name / "checkpoint.pt"
         state = load_checkpoint(checkpoint) or {"epoch": 0}
         if state["epoch"]:

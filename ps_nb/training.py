@@ -234,7 +234,7 @@ def train(
     accelerator = prepare_accelerator(choose_device(device), precision)
     plain, objective = searcher.to(accelerator.device), objective.to(accelerator.device)
     optimiser = torch.optim.SGD(parameter_groups(plain, schedule), lr=schedule.learning_rate, momentum=schedule.momentum,
-                                weight_decay=schedule.weight_decay)
+                                weight_decay=schedule.weight_decay, fused=True)
     batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed,
                            share=(accelerator.process_index, accelerator.num_processes))
     searcher, optimiser = accelerator.prepare(plain, optimiser)
