@@ -10,6 +10,7 @@ __all__ = ['DEPTHS', 'VGG_GROUPS', 'MEAN', 'DEVIATION', 'SMALL_MAP', 'normalise'
 # %% ../nbs/20_backbones.ipynb #3acdcb78
 import copy
 import math
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -65,6 +66,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return ((values - mean[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(features.dtype)
 
 # %% ../nbs/20_backbones.ipynb #79e56436
+# oneDNN keeps a program for every shape it has met. Regions come in every number, and its usual 1,024 programs take a gigabyte.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 SMALL_MAP = 8  # cells; above it an ordinary convolution is faster
 
 
