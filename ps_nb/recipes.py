@@ -267,13 +267,15 @@ def joint(profile: str) -> Recipe:
         schedule = Schedule(epochs=21, batch_size=2, learning_rate=0.001, warm_up_steps=0, drop_epochs=(18,))
         return replace(base, name="joint", detector=VGG_DETECTOR, schedule=schedule, weights="imagenet", spread=False,
                        objective=Classification(average_over="sampled", crops=CropTraining()))
-    crops = (CropTraining(96, 48, epochs=24, batch_size=32, learning_rate=0.02, drop_epochs=(18,)) if profile == "small" else
-             CropTraining(64, 32, epochs=2, batch_size=8, learning_rate=0.01, drop_epochs=()))
-    shares = (("heads.classifier.", 1.0), ("backbone.scene.", 1.0), ("backbone.", 0.3), ("heads.feature.", 0.05), ("heads.", 0.5))
-    schedule = replace(base.schedule, learning_rate=0.02, shares=shares) if profile == "small" else base.schedule
     detector = replace(base.detector, heads="softmax", own_stage=False, encoders=1)
-    return replace(base, name="joint", detector=detector, schedule=schedule,
-                   objective=Classification(sampled_classes=20 if profile == "small" else 4, crops=crops))
+    if profile == "smoke":
+        crops = CropTraining(64, 32, epochs=2, batch_size=8, learning_rate=0.01, drop_epochs=())
+        return replace(base, name="joint", detector=detector, objective=Classification(sampled_classes=4, crops=crops))
+    size, crops = InputSize(480, 640), CropTraining(128, 64, epochs=24, batch_size=32, learning_rate=0.02, drop_epochs=(18,))
+    detector = replace(detector, stride=16, region_size=(8, 4), anchor_sizes=(56.0, 88.0, 136.0, 200.0), refined_features=False)
+    return replace(base, name="joint", detector=detector, augmentation=Augmentation((size,)), test_size=size,
+                   schedule=replace(base.schedule, learning_rate=0.02, shares=()),
+                   objective=Classification(sampled_classes=20, crops=crops))
 
 
 def training_strategies(profile: str) -> dict[str, Recipe]:
