@@ -32,11 +32,11 @@ def search_scores(detections: Detections, data: SearchSet, protocol: str, simila
 
 # %% ../nbs/92_joint_runs.ipynb #30963ef0
 def trained_joint(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0) -> Run:
-    "The run of `recipe`, followed by its `map` on the usual protocol after every second epoch but the last."
+    "The run of `recipe`, followed by its `map` on the usual protocol after every third epoch but the last."
     protocol = usual_protocol(data)
 
     def follow(epoch, searcher):
-        if epoch % 2 == 0 or epoch == recipe.schedule.epochs - 1:
+        if epoch % 3 != 2 or epoch == recipe.schedule.epochs - 1:
             return {}
         return {"map": search_scores(find_people(searcher, recipe, data, protocol), data, protocol)["map"]}
 

@@ -272,7 +272,8 @@ def joint(profile: str) -> Recipe:
         crops = CropTraining(64, 32, epochs=2, batch_size=8, learning_rate=0.01, drop_epochs=())
         return replace(base, name="joint", detector=detector, objective=Classification(sampled_classes=4, crops=crops))
     size, crops = InputSize(480, 640), CropTraining(128, 64, epochs=24, batch_size=32, learning_rate=0.02, drop_epochs=(18,))
-    detector = replace(detector, stride=16, region_size=(8, 4), anchor_sizes=(56.0, 88.0, 136.0, 200.0), refined_features=False)
+    detector = replace(detector, stride=16, region_size=(8, 4), anchor_sizes=(56.0, 88.0, 136.0, 200.0), refined_features=False,
+                       test_proposals=100)
     return replace(base, name="joint", detector=detector, augmentation=Augmentation((size,)), test_size=size,
                    schedule=replace(base.schedule, learning_rate=0.02, shares=()),
                    objective=Classification(sampled_classes=20, crops=crops))
