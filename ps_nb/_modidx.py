@@ -491,6 +491,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'ps_nb.inference.spread_features': ('inference.html#spread_features', 'ps_nb/inference.py'),
                                  'ps_nb.inference.whiten': ('inference.html#whiten', 'ps_nb/inference.py')},
             'ps_nb.joint_runs': { 'ps_nb.joint_runs.crop_describer': ('joint_runs.html#crop_describer', 'ps_nb/joint_runs.py'),
+                                  'ps_nb.joint_runs.false_alarms': ('joint_runs.html#false_alarms', 'ps_nb/joint_runs.py'),
                                   'ps_nb.joint_runs.operations_per_image': ('joint_runs.html#operations_per_image', 'ps_nb/joint_runs.py'),
                                   'ps_nb.joint_runs.precision_at': ('joint_runs.html#precision_at', 'ps_nb/joint_runs.py'),
                                   'ps_nb.joint_runs.recall_thresholds': ('joint_runs.html#recall_thresholds', 'ps_nb/joint_runs.py'),
