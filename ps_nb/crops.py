@@ -23,6 +23,7 @@ from .loading import read_image
 from .losses import online_instance_matching
 from .memory import InstanceTable
 from .metrics import box_overlap
+from .parts import split_parts
 from .scenes import Scene
 from .training import Schedule, check_finite, load_checkpoint, parameter_groups, save_checkpoint, working_precision
 
@@ -149,22 +150,30 @@ class CropClasses(nn.Module):
 
 
 class CropMatching(nn.Module):
-    "Crops told apart by online instance matching: `features` (N, D) of all crops, at the start, and their `labels` (N,)."
+    """Crops told apart by online instance matching: `features` (N, D) of all crops, at the start, and their `labels` (N,).
+    Features of several `parts` (Yan et al. 2019) have a memory for each, and the mean of their losses.
+    """
 
-    def __init__(self, features: Tensor, labels: Tensor, settings: CropTraining):
+    def __init__(self, features: Tensor, labels: Tensor, settings: CropTraining, parts: int = 1):
         super().__init__()
         self.scale = settings.scale
-        self.memory = InstanceTable(int(labels.max()) + 1, settings.queue_size, features.shape[1]).to(features.device)
-        self.memory.fill(features, labels)
+        self.memories = nn.ModuleList()
+        for part in split_parts(features, parts).unbind(dim=1):
+            memory = InstanceTable(int(labels.max()) + 1, settings.queue_size, part.shape[1]).to(features.device)
+            memory.fill(part, labels)
+            self.memories.append(memory)
 
     def forward(self, searcher: nn.Module, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        "Loss and scores (N, identities) of features (N, D) with `labels` (N,), -1 unlabelled."
-        loss = online_instance_matching(features, labels, self.memory.table, self.memory.queue, self.scale)
-        return loss, features.detach() @ self.memory.table.T
+        "Loss and scores (N, identities) of features (N, D) with `labels` (N,), -1 unlabelled; means over the parts."
+        pairs = list(zip(split_parts(features, len(self.memories)).unbind(dim=1), self.memories))
+        losses = [online_instance_matching(part, labels, memory.table, memory.queue, self.scale) for part, memory in pairs]
+        scores = [part.detach() @ memory.table.T for part, memory in pairs]
+        return torch.stack(losses).mean(), torch.stack(scores).mean(dim=0)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        "Move the memory."
-        self.memory.update(features.detach(), labels)
+        "Move the memories."
+        for part, memory in zip(split_parts(features.detach(), len(self.memories)).unbind(dim=1), self.memories):
+            memory.update(part, labels)
 
 # %% ../nbs/58_crops.ipynb #fce28d71
 def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer, crops: list[np.ndarray],
@@ -206,7 +215,8 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     some = crop_batch(crops[:16], settings.height, settings.width).to(chosen)
     precision = working_precision(chosen, precision, lambda: describe_crops(searcher, some))
     teacher = CropClasses() if classifies else CropMatching(
-        all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels).to(chosen), settings)
+        all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels).to(chosen), settings,
+        len(searcher.settings.parts) + 1)
     optimiser = torch.optim.SGD(parameter_groups(searcher, schedule), lr=settings.learning_rate, momentum=schedule.momentum,
                                 weight_decay=schedule.weight_decay, fused=True)
     checkpoint = Path(folder) / "checkpoint.pt"
