@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRUCTURES', 'best_pairs', 'replicate', 'star', 'normalised', 'graph_layers', 'propagate', 'merged_vertices',
-           'start_as_cosines', 'PairGraph', 'SiameseGraph', 'new_graph']
+           'start_as_similarity', 'PairGraph', 'start_as_projection', 'SiameseGraph', 'new_graph']
 
 # %% ../nbs/40_graph.ipynb #0d5a738d
 import torch
@@ -38,11 +38,12 @@ def best_pairs(
     return row, column, best, best.isfinite().sum(dim=1)
 
 # %% ../nbs/40_graph.ipynb #7bf7e673
-def replicate(found: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    "Which pair stands at each of K places (T, K), given how many there are (T,): each once, then some of them again."
-    places = torch.arange(number, device=found.device).expand(len(found), -1)
-    draw = torch.rand(len(found), number, generator=generator).to(found.device) * found[:, None]
-    return torch.where(places < found[:, None], places, draw.long())
+def replicate(found: Tensor, draw: Tensor) -> Tensor:
+    """Which pair stands at each of K places (T, K), given how many there are (T,): each once, then some of them again, as
+    `draw` (T, K) says, random numbers below 1.
+    """
+    places = torch.arange(draw.shape[1], device=found.device).expand(len(found), -1)
+    return torch.where(places < found[:, None], places, (draw * found[:, None]).long())
 
 # %% ../nbs/40_graph.ipynb #ddc50533
 def star(vertices: int) -> Tensor:
@@ -80,9 +81,11 @@ def merged_vertices(states: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_as_cosines(layers: nn.ModuleList, parts: int, feature_size: int, gain: float = 4.0) -> None:
-    "Let the first R units of every layer carry `gain` times the cosine of each part of `pair_features`, and the others little."
-    for number, layer in enumerate(layers):
+def start_as_similarity(graph: nn.Module, parts: int, feature_size: int, gain: float = 4.0) -> None:
+    """Let the first R units of every layer of a `PairGraph` carry `gain` times the cosine of each part of `pair_features`, the
+    logits the mean of the target's and its opposite, and everything else little.
+    """
+    for number, layer in enumerate(graph.layers):
         layer.weight *= 0.3
         layer.weight[:parts] = 0
         if number:
@@ -90,6 +93,12 @@ def start_as_cosines(layers: nn.ModuleList, parts: int, feature_size: int, gain:
         else:
             row = torch.full((1, feature_size), gain / feature_size)
             layer.weight[:parts, parts * feature_size :] = torch.block_diag(*[row] * parts)
+    for layer in (graph.merge, graph.verdict):
+        layer.weight *= 0.3
+        layer.bias.zero_()
+    graph.merge.weight[0] = 0
+    graph.merge.weight[0, :parts] = 1 / parts
+    graph.verdict.weight[:, 0] = torch.tensor([-1.0, 1.0])
 
 
 class PairGraph(nn.Module):
@@ -98,9 +107,9 @@ class PairGraph(nn.Module):
     def __init__(self, parts: int, feature_size: int, width: int = 1024, layers: int = 3):
         super().__init__()
         self.layers = graph_layers(2 * parts * feature_size, width, layers)
-        start_as_cosines(self.layers, parts, feature_size)
         self.merge = nn.Linear(2 * width, width)
         self.verdict = nn.Linear(width, 2)
+        start_as_similarity(self, parts, feature_size)
 
     def forward(self, probe: Tensor, gallery: Tensor) -> Tensor:
         "Logits (T, 2), two people or one, of targets and their context (T, N, R, d) in probe and gallery, the target first."
@@ -108,6 +117,24 @@ class PairGraph(nn.Module):
         return self.verdict(self.merge(merged_vertices(states)).relu())
 
 # %% ../nbs/40_graph.ipynb #a952abb7
+@torch.no_grad()
+def start_as_projection(graph: nn.Module) -> None:
+    """Let the layers of a `SiameseGraph` hand on an orthogonal projection of people's features, rectified with either sign, and
+    its merged feature be that of the target beside the mean of the context's.
+    """
+    width = len(graph.merge.weight) // 2
+    both = torch.cat([torch.eye(width), -torch.eye(width)])
+    for number, layer in enumerate(graph.layers):
+        keep = both @ both.T
+        if not number:
+            keep = both @ nn.init.orthogonal_(layer.weight.new_empty(width, layer.in_features))
+        layer.weight[: 2 * width] = nn.functional.pad(keep, (0, layer.in_features - keep.shape[1]))
+    size = graph.merge.in_features // 2
+    graph.merge.weight.zero_()
+    graph.merge.weight[:width, : 2 * width] = graph.merge.weight[width : 2 * width, size : size + 2 * width] = both.T
+    graph.merge.bias.zero_()
+
+
 class SiameseGraph(nn.Module):
     "Two graphs with shared weights whose vertices are people, one for each scene (§4.5)."
 
@@ -116,6 +143,7 @@ class SiameseGraph(nn.Module):
         self.scale = feature_size**0.5
         self.layers = graph_layers(parts * feature_size, width, layers)
         self.merge = nn.Linear(2 * width, width)
+        start_as_projection(self)
         self.slope, self.offset = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.zeros(()))
 
     def describe(self, people: Tensor) -> Tensor:
