@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SHARED', 'TARGETS', 'CLIP', 'Rescore', 'Crowd', 'make_crowd', 'companions', 'Context', 'settle', 'find_context',
-           'GraphSettings', 'ContextScorer', 'score_targets', 'TargetPairs', 'find_pairs', 'draw_targets', 'batch_loss',
-           'train_scorer', 'query_parts', 'attention_rescorer', 'beside', 'context_rescorer', 'search_rescorer',
-           'JoinedPairs', 'joined_pairs']
+           'Asked', 'check_width', 'ask', 'GraphSettings', 'ContextScorer', 'score_targets', 'TargetPairs',
+           'find_pairs', 'draw_targets', 'batch_loss', 'train_scorer', 'asked_by', 'attention_rescorer',
+           'search_rescorer', 'context_rescorer', 'JoinedPairs', 'joined_pairs']
 
 # %% ../nbs/41_context.ipynb #1cc4ebac
 from collections.abc import Callable
@@ -95,6 +95,43 @@ def find_context(attention: nn.Module, company: Tensor, crowd: Crowd, rows: Tens
     similarity = similarity[:, place].transpose(0, 1)
     return settle(similarity, mask[:, None].expand_as(similarity), index, draw)
 
+# %% ../nbs/41_context.ipynb #4008c2b7
+@dataclass(frozen=True, eq=False)
+class Asked:
+    "A person asked for, and the P people present beside them; on one device."
+
+    feature: Tensor  # (R, d) unit parts
+    box: Tensor  # (4,) xyxy
+    boxes: Tensor  # (P, 4) xyxy of the company
+    company: Tensor  # (P, R, d)
+
+
+def check_width(attention: nn.Module, features: np.ndarray) -> None:
+    "Raises `UserError` when features (…, D) are not those of the searcher that `attention` belongs to."
+    wanted = attention.parts * attention.feature_size
+    if features.shape[-1] != wanted:
+        raise UserError(f"features of {features.shape[-1]} numbers are not those of this graph, {attention.parts} parts of "
+                        f"{attention.feature_size}: use the searcher that it was learned on")
+
+
+def ask(
+    attention: nn.Module,
+    feature: np.ndarray,  # (D,) of the person asked for
+    box: np.ndarray,  # (4,) xyxy, within the picture
+    others: tuple[np.ndarray, np.ndarray, np.ndarray],  # boxes (P, 4), scores (P,), features (P, D) detected in it
+    score_threshold: float = 0.5,
+) -> Asked:
+    "The person with `feature` at `box`, and who of the `others` is company. Raises `UserError` as `check_width`."
+    boxes, scores, features = others
+    device = attention.weight.weight.device
+    check_width(attention, feature)
+    check_width(attention, features)
+    scene = make_crowd(Detections(["query"], [0, len(boxes)], boxes, scores, features), attention.parts, score_threshold, device)
+    box = torch.as_tensor(np.asarray(box, np.float32), device=device)
+    near = scene.present & (covered(box.view(1, 1, 4), scene.boxes[None])[0, 0] <= SHARED)
+    person = split_parts(torch.as_tensor(np.asarray(feature, np.float32), device=device), attention.parts)
+    return Asked(person, box, scene.boxes[near], scene.features[near])
+
 # %% ../nbs/41_context.ipynb #8a16da5f
 @dataclass(frozen=True)
 class GraphSettings:
@@ -135,17 +172,16 @@ TARGETS = 1024  # scored at a time
 
 
 @torch.no_grad()
-def score_targets(scorer: ContextScorer, probe: Tensor, company: Tensor, crowd: Crowd, rows: Tensor,
-                  seed: int = 0) -> tuple[Tensor, Context]:
-    """Log-odds (T,) that the targets `rows` (T,) are the `probe` (R, d), whose company is (P, R, d), and their context.
+def score_targets(scorer: ContextScorer, asked: Asked, crowd: Crowd, rows: Tensor, seed: int = 0) -> tuple[Tensor, Context]:
+    """Log-odds (T,) that the targets `rows` (T,) of the crowd are the person asked for, and their context.
 
     `seed` decides which pairs stand twice where there are too few.
     """
-    context = find_context(scorer.attention, company, crowd, rows, scorer.settings.context, seed)
-    score = scorer.alone(relative_similarity(scorer.attention, probe[None], crowd.features[rows])[0])
+    context = find_context(scorer.attention, asked.company, crowd, rows, scorer.settings.context, seed)
+    score = scorer.alone(relative_similarity(scorer.attention, asked.feature[None], crowd.features[rows])[0])
     for some in (context.found > 0).nonzero()[:, 0].split(TARGETS):
         gallery = crowd.features[rows[some]]
-        score[some] = scorer.score(probe.expand_as(gallery), gallery, company[context.probe[some]],
+        score[some] = scorer.score(asked.feature.expand_as(gallery), gallery, asked.company[context.probe[some]],
                                    crowd.features[context.gallery[some]])
     return score, context
 
@@ -247,66 +283,51 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
 Rescore = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 
 
-def query_parts(detections: Detections, parts: int, device: torch.device) -> Tensor:
-    "The queries' features (Q, R, d). Raises `UserError` when the detections come without."
+def asked_by(attention: nn.Module, detections: Detections, protocol: Protocol, number: int,
+             score_threshold: float = 0.5) -> Asked:
+    "Query `number` of `protocol`. Raises `UserError` when the detections come without query features, and as `check_width`."
     if detections.query_features is None:
         raise UserError("the detections come without query features: add query_features")
-    return split_parts(torch.from_numpy(np.ascontiguousarray(detections.query_features)).to(device), parts)
+    query = protocol.queries[number]
+    there = detections.of(query.scene)
+    others = detections.boxes[there], detections.scores[there], detections.features[there]
+    return ask(attention, detections.query_features[number], query.box, others, score_threshold)
 
 
 @torch.no_grad()
-def attention_rescorer(attention: nn.Module, detections: Detections) -> Rescore:
-    "Similarity by relative attention (Eq. 1) of each query and its candidates."
-    device = attention.weight.weight.device
-    queries = query_parts(detections, attention.parts, device)
-    features = make_crowd(detections, attention.parts, device=device).features
+def attention_rescorer(attention: nn.Module, detections: Detections, protocol: Protocol) -> Rescore:
+    "Similarity by relative attention (Eq. 1) of each query of `protocol` and its candidates. `UserError` as `asked_by`."
+    check_width(attention, detections.features)
+    features = make_crowd(detections, attention.parts, device=attention.weight.weight.device).features
 
     @torch.no_grad()
     def rescore(number: int, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        candidates = features[torch.from_numpy(rows).to(device)]
-        return relative_similarity(attention, queries[[number]], candidates)[0].cpu().numpy()
+        asked = asked_by(attention, detections, protocol, number)
+        candidates = features[torch.from_numpy(rows).to(features.device)]
+        return relative_similarity(attention, asked.feature[None], candidates)[0].cpu().numpy()
 
     return rescore
 
 
-def beside(crowd: Crowd, scene: int, box: np.ndarray) -> Tensor:
-    "Rows (P,) of the people present in scene number `scene` who are not at `box` (4,) xyxy."
-    rows = torch.arange(int(crowd.offsets[scene]), int(crowd.offsets[scene + 1]), device=crowd.boxes.device)
-    box = torch.as_tensor(box, dtype=crowd.boxes.dtype, device=rows.device)
-    return rows[crowd.present[rows] & (covered(box.view(1, 1, 4), crowd.boxes[rows][None])[0, 0] <= SHARED)]
+def search_rescorer(scorer: ContextScorer, asked: Asked, gallery: Detections,
+                    score_threshold: float = 0.5) -> Callable[[np.ndarray], np.ndarray]:
+    "Log-odds of rows (K,) of the gallery by the context graph, for `search.search_box`. `UserError` as `check_width`."
+    check_width(scorer.attention, gallery.features)
+    crowd = make_crowd(gallery, scorer.attention.parts, score_threshold, asked.feature.device)
+    return lambda rows: score_targets(scorer, asked, crowd, torch.from_numpy(rows).to(crowd.boxes.device))[0].cpu().numpy()
 
 
 def context_rescorer(scorer: ContextScorer, detections: Detections, protocol: Protocol, score_threshold: float = 0.5) -> Rescore:
-    "Log-odds by the context graph of each query of `protocol` and its candidates."
-    device = scorer.slope.device
-    queries = query_parts(detections, scorer.attention.parts, device)
-    crowd = make_crowd(detections, scorer.attention.parts, score_threshold, device)
+    "Log-odds by the context graph of each query of `protocol` and its candidates. `UserError` as `asked_by`."
+    attention = scorer.attention
+    check_width(attention, detections.features)
+    crowd = make_crowd(detections, attention.parts, score_threshold, attention.weight.weight.device)
 
     def rescore(number: int, rows: np.ndarray, similarity: np.ndarray) -> np.ndarray:
-        query = protocol.queries[number]
-        company = crowd.features[beside(crowd, query.scene, query.box)]
-        targets = torch.from_numpy(rows).to(device)
-        return score_targets(scorer, queries[number], company, crowd, targets)[0].cpu().numpy()
+        asked = asked_by(attention, detections, protocol, number, score_threshold)
+        return score_targets(scorer, asked, crowd, torch.from_numpy(rows).to(crowd.boxes.device))[0].cpu().numpy()
 
     return rescore
-
-# %% ../nbs/41_context.ipynb #5d16a3f3
-def search_rescorer(
-    scorer: ContextScorer,
-    probe: np.ndarray,  # (D,) feature of the person asked for
-    box: np.ndarray,  # (4,) xyxy in the query's image
-    others: tuple[np.ndarray, np.ndarray, np.ndarray],  # boxes (P, 4), scores (P,), features (P, D) detected there
-    gallery: Detections,
-    score_threshold: float = 0.5,
-) -> Callable[[np.ndarray], np.ndarray]:
-    "Log-odds of rows (K,) of the gallery by the context graph, for `search.search_box`."
-    device, parts = scorer.slope.device, scorer.attention.parts
-    boxes, scores, features = others
-    scene = make_crowd(Detections(["query"], [0, len(boxes)], boxes, scores, features), parts, score_threshold, device)
-    company = scene.features[beside(scene, 0, box)]
-    person = split_parts(torch.as_tensor(probe, dtype=torch.float32, device=device), parts)
-    crowd = make_crowd(gallery, parts, score_threshold, device)
-    return lambda rows: score_targets(scorer, person, company, crowd, torch.from_numpy(rows).to(device))[0].cpu().numpy()
 
 # %% ../nbs/41_context.ipynb #8e82ee25
 @dataclass(frozen=True, eq=False)
@@ -320,19 +341,15 @@ class JoinedPairs:
 
 
 @torch.no_grad()
-def joined_pairs(scorer: ContextScorer, detections: Detections, protocol: Protocol, number: int, row: int,
-                 score_threshold: float = 0.5) -> JoinedPairs:
-    "The pairs that decide how query `number` and detection `row` are scored. C is at most K, and 0 without context."
-    device, parts = scorer.slope.device, scorer.attention.parts
-    crowd, query = make_crowd(detections, parts, score_threshold, device), protocol.queries[number]
-    near = beside(crowd, query.scene, query.box)
-    target = torch.tensor([row], device=device)
-    probe = query_parts(detections, parts, device)[number]
-    _, context = score_targets(scorer, probe, crowd.features[near], crowd, target)
+def joined_pairs(scorer: ContextScorer, asked: Asked, gallery: Detections, row: int, score_threshold: float = 0.5) -> JoinedPairs:
+    "The pairs that decide how detection `row` of the gallery is scored. C is at most K, and 0 without context."
+    crowd = make_crowd(gallery, scorer.attention.parts, score_threshold, asked.feature.device)
+    target = torch.tensor([row], device=asked.feature.device)
+    _, context = score_targets(scorer, asked, crowd, target)
     found = int(context.found[0])
-    first, second = near[context.probe[0, :found]], context.gallery[0, :found]
-    one, other = torch.cat([probe[None], crowd.features[first]]), torch.cat([crowd.features[target], crowd.features[second]])
+    first, second = context.probe[0, :found], torch.cat([target, context.gallery[0, :found]])
+    one, other = torch.cat([asked.feature[None], asked.company[first]]), crowd.features[second]
     weights = scorer.attention(one, other)
-    boxes = torch.cat([torch.as_tensor(query.box, device=device)[None], crowd.boxes[first]])
-    return JoinedPairs(boxes.cpu().numpy(), crowd.boxes[torch.cat([target, second])].cpu().numpy(),
+    boxes = torch.cat([asked.box[None], asked.boxes[first]])
+    return JoinedPairs(boxes.cpu().numpy(), crowd.boxes[second].cpu().numpy(),
                        (weights * (one * other).sum(dim=-1)).sum(dim=-1).cpu().numpy(), weights.cpu().numpy())

@@ -96,7 +96,7 @@ def search_by(method: str, run: Run, data: SearchSet, protocol: str, scorer: Con
     found = searched(run, data, protocol)
     rescore = None
     if method == "attention":
-        rescore = attention_rescorer(relative_attention(run), found)
+        rescore = attention_rescorer(relative_attention(run), found, data.protocol(protocol))
     elif method == "graph" and scorer is not None:
         rescore = context_rescorer(scorer, found, data.protocol(protocol), settings.score_threshold)
     elif method != "uniform":

@@ -89,7 +89,7 @@ class RelativeAttention(nn.Module):
 
     def __init__(self, parts: int, feature_size: int, hidden: int = 256):
         super().__init__()
-        self.parts = parts
+        self.parts, self.feature_size = parts, feature_size
         self.hidden = nn.Linear(2 * parts * feature_size, hidden)
         self.weight = nn.Linear(hidden, parts)
         nn.init.zeros_(self.weight.weight)

@@ -58,6 +58,26 @@ def test_from_training_to_a_search(ps_nb, work):
     assert status == 1 and error.startswith("ps-nb: box") and error.count("\n") == 1
 
 
+def test_a_search_by_the_company_people_keep(ps_nb, work):
+    status, out, _ = ps_nb("train", "twin", "--format", "cuhk-sysu", "--profile", "smoke", "--device", "cpu", "--system", "ctxg")
+    run, graph = (line.split(": ")[1] for line in out.splitlines() if line.startswith(("trained searcher", "its context graph")))
+    assert status == 0 and Path(graph).parent == Path(run)
+    arguments = ("--data", "twin", "--format", "cuhk-sysu", "--protocol", "TestG5")
+    assert ps_nb("detect", run, "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out", "company.npz")[0] == 0
+    assert ps_nb("evaluate", "company.npz", *arguments, "--out", "plain.json")[0] == 0
+    assert ps_nb("evaluate", "company.npz", *arguments, "--out", "graph.json", "--graph", graph)[0] == 0
+    plain, by_graph = (json.loads((work / f"{name}.json").read_text())["search"] for name in ("plain", "graph"))
+    assert plain["recall"] == by_graph["recall"] and plain["queries"] == by_graph["queries"]
+    images = work / "twin" / "Image" / "SSM"
+    assert ps_nb("search", "index", run, images, "--out", "company")[0] == 0
+    image = sorted(images.iterdir())[0]
+    status, _, _ = ps_nb("search", "query", run, "company", image, "--box", "-5,20,60,110", "--out", "joined", "--graph", graph)
+    found = json.loads((work / "joined" / "search.json").read_text())["people"]
+    assert status == 0 and (work / "joined" / "context.png").exists() == bool(found)
+    status, _, error = ps_nb("train", "twin", "--format", "cuhk-sysu", "--system", "pairs")
+    assert status == 1 and "choose one of oim, ctxg" in error and error.count("\n") == 1
+
+
 def test_quickstart_leaves_its_files(ps_nb, work):
     status, out, _ = ps_nb("quickstart", "--profile", "smoke", "--device", "cpu", "--out", "quick")
     assert status == 0 and (work / "quick" / "quickstart.png").stat().st_size > 1000

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ps_nb.context import (
+    Asked,
     ContextScorer,
     GraphSettings,
+    asked_by,
     attention_rescorer,
     companions,
     context_rescorer,
@@ -90,7 +92,7 @@ def test_a_query_is_scored_as_a_person_would_do_it_pair_by_pair(seed, context):
                 assert abs(scored[row] - float(logits[1] - logits[0])) < 1e-3
             elif not walked:
                 assert abs(scored[row] - float(scorer.alone(torch.tensor(similar(asked, parts[row]))))) < 1e-4
-            joined = joined_pairs(scorer, found, protocol, 0, int(row))
+            joined = joined_pairs(scorer, asked_by(scorer.attention, found, protocol, 0), found, int(row))
             assert len(joined.probe) == 1 + len(walked) and np.allclose(joined.weights.sum(axis=1), 1, atol=1e-5)
 
 
@@ -162,10 +164,10 @@ def test_features_that_are_not_unit_length_mean_the_same(seed, scale):
     scale = np.float32(scale)
     stretched = replace(found, features=found.features * scale, query_features=found.query_features * scale)
     rows = np.arange(len(found))
-    one, other = (attention_rescorer(attention, each)(0, rows, np.zeros(len(rows))) for each in (found, stretched))
+    one, other = (attention_rescorer(attention, each, protocol)(0, rows, np.zeros(len(rows))) for each in (found, stretched))
     assert np.allclose(one, other, atol=1e-4)
     attention.weight.weight.data.zero_()
-    uniform = attention_rescorer(attention, found)(0, rows, np.zeros(len(rows)))
+    uniform = attention_rescorer(attention, found, protocol)(0, rows, np.zeros(len(rows)))
     assert np.allclose(uniform, found.features @ found.query_features[0], atol=1e-5)
 
 
@@ -188,7 +190,8 @@ def test_a_whole_evaluation_with_context():
 def test_scenes_without_people_and_more_pairs_than_people():
     empty = Detections(["a", "b"], [0, 0, 0], np.zeros((0, 4)), [], np.zeros((0, PARTS * SIZE)), np.ones((1, PARTS * SIZE)))
     scorer, crowd = scorer_of(0, context=9), make_crowd(empty, PARTS)
-    score, context = score_targets(scorer, torch.randn(PARTS, SIZE), crowd.features, crowd, torch.zeros(0, dtype=torch.long))
+    nobody = Asked(torch.randn(PARTS, SIZE), torch.zeros(4), crowd.boxes, crowd.features)
+    score, context = score_targets(scorer, nobody, crowd, torch.zeros(0, dtype=torch.long))
     assert score.shape == (0,) and context.found.shape == (0,)
     found, protocol = crowded(1)
     rows = np.arange(len(found))
@@ -200,7 +203,12 @@ def test_what_cannot_be_is_one_line():
     with pytest.raises(UserError, match="not made of 7 parts"):
         make_crowd(found, 7)
     with pytest.raises(UserError, match="without query features"):
-        context_rescorer(scorer_of(0), replace(found, query_features=None), protocol)
+        context_rescorer(scorer_of(0), replace(found, query_features=None), protocol)(0, np.arange(1), np.zeros(1))
+    narrow = replace(found, features=found.features[:, :8], query_features=found.query_features[:, :8])
+    with pytest.raises(UserError, match="8 numbers are not those of this graph"):
+        context_rescorer(scorer_of(0), narrow, protocol)
+    with pytest.raises(UserError, match="8 numbers are not those of this graph"):
+        attention_rescorer(scorer_of(0).attention, narrow, protocol)
     with pytest.raises(UserError, match="give a number from 0"):
         best_pairs(torch.rand(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool), -1)
     with pytest.raises(UserError, match="no graph is called 'ring'"):
