@@ -96,9 +96,14 @@ def reproduce_command(
     artefacts: Annotated[list[str] | None, typer.Argument(help="Its tables and figures; all if none is named.")] = None,
     profile: Profile = "smoke",
     missing: Annotated[bool, typer.Option("--missing", help="Only those whose result file is not there yet.")] = False,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the notebooks, as seeds=0,1,2; may be "
+                                                       "repeated.")] = None,
 ) -> None:
     """Run a paper's experiment notebooks and write their result files."""
-    if reproduce(key, artefacts or None, profile, missing=missing):
+    for text in settings or []:
+        if "=" not in text:
+            raise UserError(f"--set {text!r} is no parameter: give name=value, as seeds=0,1,2")
+    if reproduce(key, artefacts or None, profile, dict(text.split("=", 1) for text in settings or []), missing):
         raise typer.Exit(1)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .core import UserError, read_json, write_text
 from .recipes import PROFILES
+from .reproduce import command_again
 from .results import KEYS, published, results_folder
 
 # %% ../nbs/86_report.ipynb #ec995bdd
@@ -120,7 +121,8 @@ def artefact_section(key: str, artefact: dict, results: dict[str, dict], profile
         seeds = len(result["seeds"])
         code = f"commit {result['commit'][:10]}{' with changes' if result['dirty'] else ''}" if result["commit"] else "no commit"
         origin = f"{seeds} seed{'s' * (seeds != 1)}, {result['device']}, {code}"
-        lines.append(f"- **{profile}**: {origin}: [json]({stem}.json), [csv]({stem}.csv)")
+        lines.append(f"- **{profile}**: {origin}: [json]({stem}.json), [csv]({stem}.csv); again by "
+                     f"`{command_again(key, artefact['id'], result)}`")
     lines += [""] if results else ["*Not run.*", ""]
     table = value_table(artefact, results)
     lines += [*table, ""] if table else []
@@ -161,7 +163,7 @@ twins of the data sets unless a row says otherwise, `paper` on the official data
 Numbers of different columns are therefore not rivals; what can be compared is whether a claim holds. Rows marked *reported* are
 quoted by the paper from other authors. ± is the standard deviation over seeds. Each json file holds the unrounded rows, the
 parameters, recipes, data fingerprints, versions, device, time and memory behind them, and the numbers that decide each claim. An
-experiment is `nbs/experiments/<paper>/<name>.ipynb`; `ps-nb reproduce <paper> <name> --profile small` runs it again.
+experiment is `nbs/experiments/<paper>/<name>.ipynb`; the command beside a result runs it again.
 """
 
 

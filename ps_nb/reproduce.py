@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['experiment_notebooks', 'notebook_parameters', 'settled_parameters', 'same_parameter', 'result_difference',
-           'shared_runs_folder', 'execute_notebook', 'stamp', 'reproduce']
+           'shared_runs_folder', 'execute_notebook', 'stamp', 'reproduce', 'command_again']
 
 # %% ../nbs/84_reproduce.ipynb #1eab33b0
 import ast
@@ -155,3 +155,13 @@ def reproduce(
             print(f"{key}/{name}: done in {time.perf_counter() - begun:.0f} s", flush=True)
     print(f"{key}, {profile}: {len(planned) - len(failures)} of {len(planned)} experiments have their result", flush=True)
     return failures
+
+# %% ../nbs/84_reproduce.ipynb #683b74b3
+def command_again(key: str, artefact: str, result: dict) -> str:
+    "The command that runs the experiment of a result file's contents again, with the same parameters."
+    defaults = notebook_parameters(experiment_notebooks(key, [artefact])[0])
+    changed = {name: value for name, value in result["parameters"].items()
+               if name != "profile" and name in defaults and not same_parameter(defaults[name], value)}
+    flat = {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in changed.items()}
+    return " ".join([f"ps-nb reproduce {key} {artefact} --profile {result['parameters']['profile']}",
+                     *(f"--set {name}={value}" for name, value in flat.items())])
