@@ -158,13 +158,13 @@ class ContextScorer(nn.Module):
         self.graph = new_graph(settings.structure, attention.parts, feature_size, settings.width)
         self.slope, self.offset = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.zeros(()))
 
-    def score(self, probe: Tensor, gallery: Tensor, near: Tensor, far: Tensor) -> Tensor:
-        "Log-odds (T,) of targets (T, R, d) by the graph, with context pairs `near` and `far` (T, K, R, d)."
+    def update(self, probe: Tensor, gallery: Tensor, near: Tensor, far: Tensor) -> Tensor:
+        "What the graph adds to the log-odds (T,) of targets (T, R, d) with context pairs `near` and `far` (T, K, R, d)."
         logits = self.graph(torch.cat([probe[:, None], near], dim=1), torch.cat([gallery[:, None], far], dim=1))
         return logits[:, 1] - logits[:, 0]
 
     def alone(self, similarity: Tensor) -> Tensor:
-        "Log-odds (T,) of targets with similarities (T,) and no context."
+        "Log-odds (T,) of targets by their similarities (T,), without context."
         return functional.softplus(self.slope) * similarity + self.offset
 
 # %% ../nbs/41_context.ipynb #3de6a6a4
@@ -181,8 +181,8 @@ def score_targets(scorer: ContextScorer, asked: Asked, crowd: Crowd, rows: Tenso
     score = scorer.alone(relative_similarity(scorer.attention, asked.feature[None], crowd.features[rows])[0])
     for some in (context.found > 0).nonzero()[:, 0].split(TARGETS):
         gallery = crowd.features[rows[some]]
-        score[some] = scorer.score(asked.feature.expand_as(gallery), gallery, asked.company[context.probe[some]],
-                                   crowd.features[context.gallery[some]])
+        score[some] += scorer.update(asked.feature.expand_as(gallery), gallery, asked.company[context.probe[some]],
+                                     crowd.features[context.gallery[some]])
     return score, context
 
 # %% ../nbs/41_context.ipynb #85b3570b
@@ -244,9 +244,10 @@ def batch_loss(scorer: ContextScorer, crowd: Crowd, probes: Tensor, targets: Ten
         context = settle(similarity, mine[:, :, None] & theirs[:, None], far, draw)
         alike = relative_similarity(attention, features[probe][:, None], features[target][:, None])[:, 0, 0]
     beside = near.gather(1, context.probe)
-    odds = scorer.score(features[probe], features[target], features[beside], features[context.gallery])
+    alone = scorer.alone(alike)
+    odds = alone + scorer.update(features[probe], features[target], features[beside], features[context.gallery])
     return {name: functional.binary_cross_entropy_with_logits(value, label.float())
-            for name, value in (("graph", odds), ("alone", scorer.alone(alike)))}
+            for name, value in (("graph", odds), ("alone", alone))}
 
 
 CLIP = 1.0  # largest norm of the gradient

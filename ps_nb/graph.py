@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRUCTURES', 'best_pairs', 'replicate', 'star', 'normalised', 'graph_layers', 'propagate', 'merged_vertices',
-           'start_as_similarity', 'PairGraph', 'start_as_projection', 'SiameseGraph', 'new_graph']
+           'start_as_cosines', 'PairGraph', 'start_as_projection', 'SiameseGraph', 'new_graph']
 
 # %% ../nbs/40_graph.ipynb #0d5a738d
 import torch
@@ -81,9 +81,9 @@ def merged_vertices(states: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def start_as_similarity(graph: nn.Module, parts: int, feature_size: int, gain: float = 4.0) -> None:
+def start_as_cosines(graph: nn.Module, parts: int, feature_size: int, gain: float = 4.0) -> None:
     """Let the first R units of every layer of a `PairGraph` carry `gain` times the cosine of each part of `pair_features`, the
-    logits the mean of the target's and its opposite, and everything else little.
+    first two merged numbers their means over the target and over the context, and everything else little; logits are zero.
     """
     for number, layer in enumerate(graph.layers):
         layer.weight *= 0.3
@@ -93,12 +93,11 @@ def start_as_similarity(graph: nn.Module, parts: int, feature_size: int, gain: f
         else:
             row = torch.full((1, feature_size), gain / feature_size)
             layer.weight[:parts, parts * feature_size :] = torch.block_diag(*[row] * parts)
-    for layer in (graph.merge, graph.verdict):
-        layer.weight *= 0.3
-        layer.bias.zero_()
-    graph.merge.weight[0] = 0
-    graph.merge.weight[0, :parts] = 1 / parts
-    graph.verdict.weight[:, 0] = torch.tensor([-1.0, 1.0])
+    graph.merge.weight *= 0.3
+    graph.merge.weight[:2] = 0
+    graph.merge.weight[0, :parts] = graph.merge.weight[1, layer.out_features : layer.out_features + parts] = 1 / parts
+    for values in (graph.merge.bias, graph.verdict.weight, graph.verdict.bias):
+        values.zero_()
 
 
 class PairGraph(nn.Module):
@@ -109,7 +108,7 @@ class PairGraph(nn.Module):
         self.layers = graph_layers(2 * parts * feature_size, width, layers)
         self.merge = nn.Linear(2 * width, width)
         self.verdict = nn.Linear(width, 2)
-        start_as_similarity(self, parts, feature_size)
+        start_as_cosines(self, parts, feature_size)
 
     def forward(self, probe: Tensor, gallery: Tensor) -> Tensor:
         "Logits (T, 2), two people or one, of targets and their context (T, N, R, d) in probe and gallery, the target first."
@@ -144,7 +143,7 @@ class SiameseGraph(nn.Module):
         self.layers = graph_layers(parts * feature_size, width, layers)
         self.merge = nn.Linear(2 * width, width)
         start_as_projection(self)
-        self.slope, self.offset = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.zeros(()))
+        self.slope, self.offset = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
 
     def describe(self, people: Tensor) -> Tensor:
         "(T, width) unit length, of one scene's target and context (T, N, R, d)."
