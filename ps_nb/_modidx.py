@@ -284,6 +284,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'ps_nb.context_runs.relative_attention': ( 'context_runs.html#relative_attention',
                                                                                'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.search_by': ('context_runs.html#search_by', 'ps_nb/context_runs.py'),
+                                    'ps_nb.context_runs.shared_company': ('context_runs.html#shared_company', 'ps_nb/context_runs.py'),
                                     'ps_nb.context_runs.trained_scorer': ('context_runs.html#trained_scorer', 'ps_nb/context_runs.py')},
             'ps_nb.core': { 'ps_nb.core.UserError': ('core.html#usererror', 'ps_nb/core.py'),
                             'ps_nb.core.UserError.__init__': ('core.html#usererror.__init__', 'ps_nb/core.py'),

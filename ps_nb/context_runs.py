@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DATASETS', 'context_graph', 'relative_attention', 'graph_name', 'load_scorer', 'trained_scorer', 'part_rows',
-           'search_by', 'context_origins', 'painted', 'compare_parts', 'hidden_parts']
+           'search_by', 'shared_company', 'context_origins', 'painted', 'compare_parts', 'hidden_parts']
 
 # %% ../nbs/88_context_runs.ipynb #7260578a
 import time
@@ -102,6 +102,17 @@ def search_by(method: str, run: Run, data: SearchSet, protocol: str, scorer: Con
     elif method != "uniform":
         raise UserError(f"method {method!r}: choose uniform or attention, or graph together with a scorer")
     return evaluate(found, data, protocol, settings, rescore)["search"]
+
+# %% ../nbs/88_context_runs.ipynb #2707b483
+def shared_company(data: SearchSet, protocol: str) -> dict[str, float]:
+    "Share of the `positive` and of the `other` scenes of all galleries that show a companion of the query, by identity."
+    shares = {"positive": [], "other": []}
+    for query in data.protocol(protocol).queries:
+        company = set(data.gallery[query.scene].ids.tolist()) - {query.person, -1}
+        for scene in query.gallery(len(data.gallery)).tolist():
+            kind = "positive" if scene in query.positives else "other"
+            shares[kind].append(not company.isdisjoint(data.gallery[scene].ids.tolist()))
+    return {kind: float(np.mean(found)) for kind, found in shares.items()}
 
 # %% ../nbs/88_context_runs.ipynb #34501549
 def context_origins(runs: list[Run], graphs: list[tuple[Run, GraphSettings, int]]) -> dict:
