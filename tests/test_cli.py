@@ -124,6 +124,8 @@ def test_detections_of_another_model(ps_nb, work):
     (["evaluate", "x.npz", "--data", "twin", "--format", "cuhk-sysu", "--out", "x.json", "--preset", "best"], "best"),
     (["quickstart", "--profile", "paper"], "PS_NB_CUHK_SYSU"),
     (["reproduce", "e3e"], "e3e"),
+    (["reproduce", "e2e", "--set", "seeds"], "seeds"),
+    (["reproduce", "e2e", "--set", "seed=1"], "seed"),
     (["search", "index", "nowhere", "twin", "--out", "index2"], "nowhere"),
 ])
 def test_mistakes_are_one_line(ps_nb, arguments, part):
