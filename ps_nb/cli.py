@@ -89,7 +89,7 @@ def detect_command(model: Model, root: Root, format: Format, protocol: Annotated
     found.save(out)
     print(f"{len(found)} people in {len(found.names)} images: {out.with_suffix('.npz')}")
 
-
+# %% ../nbs/90_cli.ipynb #0a959da3
 @app.command("reproduce")
 def reproduce_command(
     key: Annotated[str, typer.Argument(help="The paper: e2e, ctxg, cgps, rsiam, cucps, or beyond.")],
@@ -136,6 +136,9 @@ def evaluate_command(
     found = load_detections(detections, [scene.name for scene in search_set.gallery])
     rescore = None
     if graph is not None:
+        if settings.similarity != "cosine":
+            raise UserError(f"--graph ranks by its own odds, not by {settings.similarity} similarity: leave out "
+                            f"--score-weighted, and presets that compare otherwise")
         scorer = load_scorer(load_run(graph.parent), graph)
         rescore = context_rescorer(scorer, found, search_set.protocol(protocol), settings.score_threshold)
     scores = evaluate(found, search_set, protocol, settings, rescore)
@@ -195,7 +198,7 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
                          feature_fingerprint(run), out, stride)
     print(f"{len(index)} people in {len(index.images)} images: {out}")
 
-
+# %% ../nbs/90_cli.ipynb #58bc7104
 def draw_company(scorer: ContextScorer, asked: Asked, pixels: np.ndarray, people: GalleryIndex, result: SearchResult,
                  out: Path) -> None:
     "Write `context.png` to the folder `out`: the person asked for and the first answer, with the pairs that decided."
@@ -208,7 +211,7 @@ def draw_company(scorer: ContextScorer, asked: Asked, pixels: np.ndarray, people
     figure = context_picture(pixels, shown, (joined.probe, joined.gallery), joined.similarity, joined.weights)
     save_figure(figure, out / "context.png", limit=None)
 
-
+# %% ../nbs/90_cli.ipynb #229bc25c
 @search_app.command("query")
 def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Folder of the index.")],
                   image: Annotated[str, typer.Argument(help="Image that shows the person, or a frame: walk.mp4#000120.")],

@@ -72,7 +72,10 @@ def over_seeds(rows: list[dict] | pd.DataFrame, keys: list[str]) -> pd.DataFrame
     """One row per combination of `keys`: every numeric column's mean and, as `<column>_std`, its sample standard deviation.
 
     The column `seed` becomes `seeds`, the number of rows averaged. Columns that are not numbers keep their first value.
+    Raises `UserError` when there is no row.
     """
+    if not len(rows):
+        raise UserError(f"there is nothing to tabulate by {', '.join(keys)}: nobody was found, or a parameter lists nothing")
     frame = pd.DataFrame(rows).drop(columns="seed", errors="ignore")
     groups = frame.groupby(keys, sort=False, dropna=False)
     averaged = [name for name in frame if name not in keys and frame[name].dtype.kind in "iuf"]

@@ -67,6 +67,8 @@ def test_a_search_by_the_company_people_keep(ps_nb, work):
     assert ps_nb("evaluate", "company.npz", *arguments, "--out", "plain.json")[0] == 0
     assert ps_nb("evaluate", "company.npz", *arguments, "--out", "graph.json", "--graph", graph)[0] == 0
     plain, by_graph = (json.loads((work / f"{name}.json").read_text())["search"] for name in ("plain", "graph"))
+    status, _, error = ps_nb("evaluate", "company.npz", *arguments, "--out", "no.json", "--graph", graph, "--score-weighted")
+    assert status == 1 and "weighted" in error and error.count("\n") == 1
     assert plain["recall"] == by_graph["recall"] and plain["queries"] == by_graph["queries"]
     images = work / "twin" / "Image" / "SSM"
     assert ps_nb("search", "index", run, images, "--out", "company")[0] == 0
