@@ -135,6 +135,23 @@ def check_fig7b_gallery_size(result):
         assert falling == sorted(falling, reverse=True), "a larger gallery that holds the smaller one cannot be easier"
 
 
+def check_one_search(key, *values):
+    "A row of each data set for each of `values` of column `key`, on the same detections: nobody is missed in one row only."
+    def check(result):
+        for dataset in ("cuhk", "prw"):
+            rows = [row for row in result["rows"] if row["dataset"] == dataset]
+            assert [row[key] for row in rows] == list(values)
+            assert len({row["recall"] for row in rows}) == len({row["queries"] for row in rows}) == 1
+    return check
+
+
+def check_fig4_attention(result):
+    pairs = {row["pair"] for row in result["rows"]}
+    assert pairs == {"positive 1", "positive 2", "negative 1", "negative 2"} and result["picture"]
+    for pair in pairs:
+        assert sum(row["attention"] for row in result["rows"] if row["pair"] == pair) == pytest.approx(1, abs=1e-5)
+
+
 def check_coappearance(result):
     real = {row["capacity"]: row for row in result["rows"] if row["dataset"] == "PRW"}
     if "PS_NB_PRW" in os.environ:  # its annotations, complete: 5,704 and 6,112 images
@@ -174,6 +191,10 @@ CHECKS = {"beyond/all_systems": check_all_systems, "beyond/real_video": check_re
           "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
           "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
           "e2e/fig7b_gallery_size": check_fig7b_gallery_size, "cucps/fig4_coappearance": check_coappearance,
+          "ctxg/tab1_parts": check_one_search("regions", "upper", "middle", "lower", "whole", "uniform"),
+          "ctxg/tab2_components": check_one_search("method", "uniform", "attention", "graph"),
+          "ctxg/tab5_graph_structure": check_one_search("graph", "none", "siamese", "pairs"),
+          "ctxg/fig4_attention": check_fig4_attention, "ctxg/fig5_context_size": check_one_search("context_size", 1, 2, 3),
           "rsiam/tab1_statistics": check_labelled_boxes, "cgps/tab1_contexts": check_tab1_contexts,
           "cgps/fig3c_hard_negatives": check_fig3c_hard_negatives, "cgps/fig3d_clusters": check_fig3d_clusters}
 
