@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DetectorSettings', 'Sampled', 'best_boxes', 'ProposalNetwork', 'draw_regions', 'cell_weights', 'align_by_products',
-           'cut_regions', 'pool_groups', 'TwoEncoders', 'RegionHeads', 'best_of_each', 'look_at', 'find_boxes',
-           'draw_described', 'PersonSearcher']
+           'cut_regions', 'pool_groups', 'TwoEncoders', 'new_encoder', 'RegionHeads', 'best_of_each', 'look_at',
+           'find_boxes', 'draw_described', 'PersonSearcher']
 
 # %% ../nbs/21_detector.ipynb #61d24535
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .backbones import DEPTHS, Backbone, normalise
 from .boxes import assign, clip, decode, encode, overlap, pad_boxes, priorities, sample, suppress
 from .core import UserError
 from .loading import Batch
-from .parts import PartEncoders, RelativeAttention, pool_parts
+from .parts import PartEncoders, RelativeAttention, largest_in_parts, pool_parts
 
 # %% ../nbs/21_detector.ipynb #c8a954a9
 @dataclass(frozen=True)
@@ -186,10 +186,14 @@ def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor], c
     return roi_align(maps.float(), boxes, size, scale, 2, aligned=True)
 
 # %% ../nbs/21_detector.ipynb #6f9e64b6
-def pool_groups(stage: nn.Sequential, regions: Tensor) -> Tensor:
-    "(R, C) float32: the largest value over the cells of the third group's output on `regions`, and of the fourth's, its last."
+def pool_groups(stage: nn.Sequential, regions: Tensor, parts: tuple[tuple[float, float], ...] = ()) -> Tensor:
+    """(R, C) float32: the largest values of the third group's output on `regions`, and of the fourth's, its last. Before
+    them come those of the third group's output over each of `parts`.
+    """
     third = stage[:-1](regions)
-    return torch.cat([each.float().amax(dim=(2, 3)) for each in (third, stage[-1](third))], dim=1)
+    maps = [each.float() for each in (third, stage[-1](third))]
+    cells = [each.amax(dim=(2, 3)) for each in maps]
+    return torch.cat([largest_in_parts(maps[0], parts), *cells] if parts else cells, dim=1)
 
 
 class TwoEncoders(nn.Module):
@@ -205,6 +209,17 @@ class TwoEncoders(nn.Module):
         third, fourth = pooled.split([self.third.in_features, self.fourth.in_features], dim=1)
         return torch.cat([self.third(third), self.fourth(fourth)], dim=1)
 
+
+def new_encoder(channels: int, settings: DetectorSettings) -> nn.Module:
+    "What makes a feature of a pooled vector, or of several side by side, whose last part is `channels` wide."
+    size, double = settings.feature_size, settings.encoders == 2
+    third = DEPTHS[settings.backbone][2] if double else channels
+    layers = [nn.Linear(third, size) for _ in settings.parts]
+    layers.append(TwoEncoders(third, channels, size) if double else nn.Linear(channels, size))
+    if not settings.parts:
+        return layers[0]
+    return PartEncoders([third] * len(settings.parts) + [third + channels if double else channels], layers)
+
 # %% ../nbs/21_detector.ipynb #0a24c87c
 class RegionHeads(nn.Module):
     "Score, box and re-id feature of pooled regions (R, C); of (R, more + C) with parts or two encoders."
@@ -218,15 +233,9 @@ class RegionHeads(nn.Module):
         self.attention = None
         if settings.own_stage and not settings.refined_features:
             raise UserError("own_stage goes with refined_features: set it to true, or own_stage to false")
-        if settings.parts and settings.encoders == 2:
-            raise UserError("parts and two encoders cannot be combined: set encoders to 1, or leave parts empty")
+        self.feature = new_encoder(channels, settings)
         if settings.parts:
-            self.feature = PartEncoders(1 + len(settings.parts), channels, settings.feature_size)
             self.attention = RelativeAttention(1 + len(settings.parts), settings.feature_size)
-        elif settings.encoders == 2:
-            self.feature = TwoEncoders(DEPTHS[settings.backbone][2], channels, settings.feature_size)
-        else:
-            self.feature = nn.Linear(channels, settings.feature_size)
         for layer, deviation in ((self.score, 0.01), (self.offset, 0.001)):
             nn.init.normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
@@ -314,7 +323,7 @@ class PersonSearcher(nn.Module):
         "(R, C) float32: the RoI stage's output for B lists of boxes, averaged over its cells; more for two encoders or parts."
         regions = cut_regions(self.settings, maps, boxes)
         if self.settings.encoders == 2:
-            return pool_groups(self.backbone.stage, regions)
+            return pool_groups(self.backbone.stage, regions, self.settings.parts)
         return pool_parts(self.backbone.stage(regions).float(), self.settings.parts)
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:

@@ -188,7 +188,7 @@ def ctxg(profile: str) -> Recipe:
         return replace(base, name="ctxg", detector=detector, augmentation=Augmentation((size,)), test_size=size,
                        schedule=schedule, objective=PartMatching(scale=base.objective.scale))
     objective = PartMatching(**vars(base.objective) | {"share": base.objective.share / 4})
-    return replace(base, name="ctxg", detector=replace(base.detector, encoders=1, parts=BODY), objective=objective)
+    return replace(base, name="ctxg", detector=replace(base.detector, parts=BODY), objective=objective)
 
 # %% ../nbs/80_recipes.ipynb #bb8c1dfa
 def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
