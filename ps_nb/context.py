@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['SHARED', 'TARGETS', 'CLIP', 'Rescore', 'Crowd', 'make_crowd', 'companions', 'Context', 'settle', 'find_context',
            'Asked', 'check_width', 'ask', 'GraphSettings', 'ContextScorer', 'score_targets', 'TargetPairs',
-           'find_pairs', 'draw_targets', 'batch_loss', 'train_scorer', 'asked_by', 'attention_rescorer',
-           'search_rescorer', 'context_rescorer', 'JoinedPairs', 'joined_pairs']
+           'find_pairs', 'draw_targets', 'target_pairs', 'pair_similarity', 'company_similarity', 'calibrate',
+           'batch_loss', 'train_scorer', 'asked_by', 'attention_rescorer', 'search_rescorer', 'context_rescorer',
+           'JoinedPairs', 'joined_pairs']
 
 # %% ../nbs/41_context.ipynb #1cc4ebac
 from collections.abc import Callable
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .boxes import covered
 from .core import UserError, derived_seed, progress, seed_everything, torch_generator
 from .graph import best_pairs, new_graph, replicate
-from .parts import flatten_parts, relative_similarity, split_parts
+from .parts import PAIRS, flatten_parts, relative_similarity, split_parts
 from .scenes import Detections, Protocol
 
 # %% ../nbs/41_context.ipynb #5af66c37
@@ -156,7 +158,8 @@ class ContextScorer(nn.Module):
         self.settings = settings
         self.attention = attention
         self.graph = new_graph(settings.structure, attention.parts, feature_size, settings.width)
-        self.slope, self.offset = nn.Parameter(torch.tensor(5.0)), nn.Parameter(torch.zeros(()))
+        self.register_buffer("slope", torch.tensor(5.0))
+        self.register_buffer("offset", torch.zeros(()))
 
     def update(self, probe: Tensor, gallery: Tensor, near: Tensor, far: Tensor) -> Tensor:
         "What the graph adds to the log-odds (T,) of targets (T, R, d) with context pairs `near` and `far` (T, K, R, d)."
@@ -165,7 +168,7 @@ class ContextScorer(nn.Module):
 
     def alone(self, similarity: Tensor) -> Tensor:
         "Log-odds (T,) of targets by their similarities (T,), without context."
-        return functional.softplus(self.slope) * similarity + self.offset
+        return self.slope * similarity + self.offset
 
 # %% ../nbs/41_context.ipynb #3de6a6a4
 TARGETS = 1024  # scored at a time
@@ -230,23 +233,54 @@ def draw_targets(pairs: TargetPairs, crowd: Crowd, ids: Tensor, some: Tensor, ne
     strangers[:, 0] = True
     return targets.clamp(min=0), strangers
 
+# %% ../nbs/41_context.ipynb #31d9b636
+def target_pairs(probes: Tensor, targets: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    "Probe, target and whether they are one person (T,), float32, of the pairs that count of targets (B, 1 + negatives)."
+    label = torch.zeros(targets.shape, device=targets.device)
+    label[:, 0] = 1
+    return probes[:, None].expand_as(targets)[counted], targets[counted], label[counted]
+
+
+def pair_similarity(attention: nn.Module, crowd: Crowd, first: Tensor, second: Tensor) -> Tensor:
+    "Eq. 1 of the pairs (T,) of rows of the crowd."
+    people = crowd.features[:, None]
+    pairs = zip(first.split(PAIRS), second.split(PAIRS))
+    return torch.cat([relative_similarity(attention, people[one], people[other])[:, 0, 0] for one, other in pairs])
+
+
+def company_similarity(attention: nn.Module, crowd: Crowd, near: Tensor, far: Tensor, allowed: Tensor) -> Tensor:
+    "Eq. 1 of rows `near` (T, P) with rows `far` (T, M) of the crowd, where `allowed` (T, P, M); else 0, for most places are padding."
+    t, p, m = allowed.nonzero(as_tuple=True)
+    similarity = crowd.features.new_zeros(allowed.shape)
+    similarity[t, p, m] = pair_similarity(attention, crowd, near[t, p], far[t, m])
+    return similarity
+
+
+@torch.no_grad()
+def calibrate(scorer: ContextScorer, crowd: Crowd, probe: Tensor, target: Tensor, label: Tensor) -> None:
+    "Fit what similarity alone says of the pairs (T,); with one kind of pairs only, it stays as it is."
+    if label.unique().numel() == 2:
+        similarity = pair_similarity(scorer.attention, crowd, probe, target).cpu().numpy()
+        fitted = LogisticRegression(C=100.0).fit(similarity[:, None], label.cpu().numpy())
+        scorer.slope.fill_(max(1e-3, float(fitted.coef_[0, 0])))  # more alike is never less likely
+        scorer.offset.fill_(float(fitted.intercept_[0]))
+
 # %% ../nbs/41_context.ipynb #64656dba
 def batch_loss(scorer: ContextScorer, crowd: Crowd, probes: Tensor, targets: Tensor, counted: Tensor,
                generator: torch.Generator) -> dict[str, Tensor]:
-    "Losses `graph` and `alone` of probes (B,) against targets (B, 1 + negatives), the true one first."
-    probe, target = probes[:, None].expand_as(targets)[counted], targets[counted]
-    label = torch.zeros_like(targets).index_fill_(1, torch.zeros(1, dtype=torch.long, device=targets.device), 1)[counted]
+    "Losses `graph` and, without gradient, `alone` of probes (B,) against targets (B, 1 + negatives), the true one first."
+    probe, target, label = target_pairs(probes, targets, counted)
     features, attention = crowd.features, scorer.attention
     with torch.no_grad():
         (near, mine), (far, theirs) = companions(crowd, probe), companions(crowd, target)
-        similarity = relative_similarity(attention, features[near], features[far])
+        allowed = mine[:, :, None] & theirs[:, None]
+        similarity = company_similarity(attention, crowd, near, far, allowed)
         draw = torch.rand(len(target), scorer.settings.context, generator=generator)
-        context = settle(similarity, mine[:, :, None] & theirs[:, None], far, draw)
-        alike = relative_similarity(attention, features[probe][:, None], features[target][:, None])[:, 0, 0]
+        context = settle(similarity, allowed, far, draw)
+        alone = scorer.alone(pair_similarity(attention, crowd, probe, target))
     beside = near.gather(1, context.probe)
-    alone = scorer.alone(alike)
     odds = alone + scorer.update(features[probe], features[target], features[beside], features[context.gallery])
-    return {name: functional.binary_cross_entropy_with_logits(value, label.float())
+    return {name: functional.binary_cross_entropy_with_logits(value, label)
             for name, value in (("graph", odds), ("alone", alone))}
 
 
@@ -262,8 +296,9 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
     pairs = find_pairs(crowd, ids, settings.hardest)
     seed_everything(derived_seed(seed, "graph"))
     scorer = ContextScorer(settings, attention, crowd.features.shape[2]).to(crowd.features.device)
-    learned = [parameter for name, parameter in scorer.named_parameters() if not name.startswith("attention.")]
-    optimiser, log = torch.optim.SGD(learned, lr=settings.learning_rate), []
+    drawn = draw_targets(pairs, crowd, ids, torch.arange(len(pairs.probes)), settings.negatives, torch_generator(seed, "alone"))
+    calibrate(scorer, crowd, *target_pairs(pairs.probes, *drawn))
+    optimiser, log = torch.optim.SGD(scorer.graph.parameters(), lr=settings.learning_rate), []
     for epoch in progress(range(settings.epochs), "context graph"):
         generator, total, steps = torch_generator(seed, "pairs", epoch), {}, 0
         optimiser.param_groups[0]["lr"] = settings.learning_rate * 0.5 ** (epoch >= settings.halve_epoch)
@@ -271,8 +306,8 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
             targets, counted = draw_targets(pairs, crowd, ids, some, settings.negatives, generator)
             losses = batch_loss(scorer, crowd, pairs.probes[some.to(targets.device)], targets, counted, generator)
             optimiser.zero_grad()
-            sum(losses.values()).backward()
-            nn.utils.clip_grad_norm_(learned, CLIP)
+            losses["graph"].backward()
+            nn.utils.clip_grad_norm_(scorer.graph.parameters(), CLIP)
             optimiser.step()
             total, steps = {name: total.get(name, 0) + float(value.detach()) for name, value in losses.items()}, steps + 1
         log.append({"epoch": epoch, **{name: value / steps for name, value in total.items()}})
