@@ -249,7 +249,7 @@ def pair_similarity(attention: nn.Module, crowd: Crowd, first: Tensor, second: T
 
 
 def company_similarity(attention: nn.Module, crowd: Crowd, near: Tensor, far: Tensor, allowed: Tensor) -> Tensor:
-    "Eq. 1 of rows `near` (T, P) with rows `far` (T, M) of the crowd, where `allowed` (T, P, M); else 0, for most places are padding."
+    "Eq. 1 (T, P, M) of rows `near` (T, P) with rows `far` (T, M) of the crowd where `allowed` (T, P, M), else 0."
     t, p, m = allowed.nonzero(as_tuple=True)
     similarity = crowd.features.new_zeros(allowed.shape)
     similarity[t, p, m] = pair_similarity(attention, crowd, near[t, p], far[t, m])
