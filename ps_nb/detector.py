@@ -54,7 +54,7 @@ class DetectorSettings:
     offset_deviation: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)
     box_weight: float = 1.0
     feature_size: int = 256  # of each part, where there are parts
-    parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole; 2 encoders: of the third group
+    parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
     encoders: int = 1  # 2: half of the feature from the third group's output, half from the fourth's, both max-pooled
     refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
     own_stage: bool = False  # score and box come from an RoI stage of their own on the scene's map; needs refined_features
