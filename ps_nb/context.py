@@ -201,7 +201,8 @@ class TargetPairs:
 
 def find_pairs(crowd: Crowd, ids: Tensor, hardest: int) -> TargetPairs:
     "Target pairs of a crowd with identities `ids` (N,). Raises `UserError` when nobody is seen twice in company."
-    accompanied = torch.cat([companions(crowd, rows)[1].any(dim=1) for rows in torch.arange(len(crowd)).split(4096)])
+    everybody = torch.arange(len(crowd), device=crowd.scene.device)
+    accompanied = torch.cat([companions(crowd, rows)[1].any(dim=1) for rows in everybody.split(4096)])
     others = accompanied.nonzero()[:, 0]
     probes, sightings = [], []
     for row in (accompanied & (ids >= 0)).nonzero()[:, 0].tolist():

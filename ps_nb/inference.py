@@ -105,17 +105,15 @@ def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
 
 @torch.no_grad()
 def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
-    "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`, in all its paths."
+    "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
     layers = [layer for layer in searcher.heads.feature.modules() if isinstance(layer, nn.Linear)]
-    paths = [searcher.embed, searcher.embed_alone] if getattr(searcher.settings, "instance_path", False) else [searcher.embed]
     searcher.eval()
     rows = []
     with searcher.heads.feature.register_forward_pre_hook(lambda _, given: rows.append(given[0].double().cpu())):
         for scene in progress(scenes, "a first feature"):
             if len(scene):
                 batch, _ = on_image(searcher, read_image(scene.path, scene.width, scene.height), scene.boxes, size)
-                for embed in paths:
-                    embed(batch)
+                searcher.embed(batch)
     pooled = torch.cat(rows) if rows else torch.empty(0, 1)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to spread")

@@ -219,17 +219,18 @@ def rsiam(profile: str) -> Recipe:
         schedule = Schedule(epochs=48, batch_size=9, learning_rate=0.001, warm_up_steps=500, warm_up_from=0.001,
                             drop_epochs=(32, 44), clip=35.0)
         return Recipe("rsiam", RepPointsSettings(), Augmentation((InputSize(800, 1333),)), InputSize(800, 1333), schedule,
-                      RegionSiamese(), weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
+                      RegionSiamese(), weights="imagenet" if profile == "paper" else "objects", spread=False)
     base = oim(profile)
     size = InputSize(240, 320) if profile == "small" else base.test_size
     detector = RepPointsSettings(backbone=base.detector.backbone, frozen_groups=base.detector.frozen_groups,
-                                 levels=3, channels=64, head_channels=16, tower=2, feature_size=base.detector.feature_size)
-    schedule = replace(base.schedule, learning_rate=0.03, shares=(("backbone.", 0.1), ("heads.feature.", 0.05)))
+                                 levels=3, channels=64, head_channels=16, tower=2, crop_size=(96, 32),
+                                 feature_size=base.detector.feature_size)
+    schedule = replace(base.schedule, epochs=18, learning_rate=0.1, drop_epochs=(12, 16), shares=(("backbone.", 0.1),))
     if profile == "smoke":
-        detector = replace(detector, region_size=(6, 4), crop_size=(96, 64))
-        schedule = replace(schedule, epochs=1)
+        detector = replace(detector, region_size=(6, 4), crop_size=(48, 32))
+        schedule = replace(schedule, epochs=1, drop_epochs=())
     return replace(base, name="rsiam", detector=detector, augmentation=Augmentation((size,)), test_size=size,
-                   schedule=schedule, objective=RegionSiamese())
+                   schedule=schedule, objective=RegionSiamese(), spread=False)
 
 
 def rsiam_components(profile: str) -> dict[str, Recipe]:
