@@ -55,7 +55,7 @@ class DetectorSettings:
     box_weight: float = 1.0
     feature_size: int = 256  # of each part, where there are parts
     parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
-    encoders: int = 1  # 2: half of the feature from the third group's output, half from the fourth's, both max-pooled
+    encoders: int = 1  # 2: the whole is half of the third group's output, half of the fourth's, max-pooled; parts of the third's
     refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
     own_stage: bool = False  # score and box come from an RoI stage of their own on the scene's map; needs refined_features
     found_copies: int = 1  # with own_stage: for each person, so many detections are described in training beside its box

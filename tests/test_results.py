@@ -318,7 +318,7 @@ def test_profiles_have_columns_of_their_own(folder):
     path = write_report()
     text = path.read_text()
     assert path == folder / "README.md" and write_report().read_text() == text
-    section = text.split("### tab1_mining")[1].split("###")[0]
+    section = text.split("### [tab1_mining]")[1].split("###")[0]
     assert "| hpm | hnm | mAP (%), published | mAP (%), smoke | mAP (%), full | top-1 (%), published |" in section
     assert "| no | no | 27.68 | 20.0 ± 1.1 | 40.0 ± 1.1 | 59.35 |" in section
     assert "| HNM and HPM each gain. | does not hold | not run | holds | not run |" in section
