@@ -295,6 +295,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'ps_nb.core.atomic_path': ('core.html#atomic_path', 'ps_nb/core.py'),
                             'ps_nb.core.choose_device': ('core.html#choose_device', 'ps_nb/core.py'),
                             'ps_nb.core.derived_seed': ('core.html#derived_seed', 'ps_nb/core.py'),
+                            'ps_nb.core.enough_memory': ('core.html#enough_memory', 'ps_nb/core.py'),
                             'ps_nb.core.fingerprint': ('core.html#fingerprint', 'ps_nb/core.py'),
                             'ps_nb.core.json_text': ('core.html#json_text', 'ps_nb/core.py'),
                             'ps_nb.core.locked': ('core.html#locked', 'ps_nb/core.py'),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .core import UserError, progress
+from .core import UserError, enough_memory, progress
 from .loading import InputSize, make_batch, read_image, resize
 from .scenes import Detections, Protocol, Scene
 
@@ -28,10 +28,14 @@ def on_image(searcher: nn.Module, image: np.ndarray, boxes: np.ndarray, size: In
 
 
 def detect_image(searcher: nn.Module, image: np.ndarray, size: InputSize) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "People of an image (H, W, 3) uint8 RGB: boxes (N, 4) xyxy in its pixels, scores (N,), features (N, D), best first."
+    """People of an image (H, W, 3) uint8 RGB: boxes (N, 4) xyxy in its pixels, scores (N,), features (N, D), best first.
+
+    Raises `UserError` where the image is too large for the memory of a GPU.
+    """
     searcher.eval()
     batch, ratio = on_image(searcher, image, np.zeros((0, 4), np.float32), size)
-    boxes, scores, features = (each.float().cpu().numpy() for each in searcher.detect(batch)[0])
+    with enough_memory(f"lower the input size, now {size.shorter}/{size.longer}"):
+        boxes, scores, features = (each.float().cpu().numpy() for each in searcher.detect(batch)[0])
     return boxes * ratio, scores, features
 
 
@@ -45,7 +49,8 @@ def embed_boxes(searcher: nn.Module, image: np.ndarray, boxes: np.ndarray, size:
         if not (np.isfinite(box).all() and cut[2] - cut[0] >= 1 and cut[3] - cut[1] >= 1):
             raise UserError(f"box {box.tolist()} has no area inside the image of {width}×{height} pixels: give x1 y1 x2 y2")
     batch, _ = on_image(searcher, image, inside, size)
-    return searcher.embed(batch)[0].float().cpu().numpy()
+    with enough_memory(f"lower the input size, now {size.shorter}/{size.longer}"):
+        return searcher.embed(batch)[0].float().cpu().numpy()
 
 # %% ../nbs/23_inference.ipynb #81fea769
 def detect_scenes(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> Detections:

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from .core import UserError, atomic_path, choose_device, derived_seed, progress
+from .core import UserError, atomic_path, choose_device, derived_seed, enough_memory, progress
 from .loading import Augmentation, SceneBatches, epoch_batches
 from .scenes import Scene
 
@@ -192,7 +192,9 @@ def train_epoch(accelerator: Accelerator, searcher: nn.Module, objective: nn.Mod
             parameters["lr"] = parameters["share"] * rate_at(schedule, epoch, number, len(batches))
         seeds = [derived_seed(seed, "draws", epoch, number, place) for place in range(len(group))]
         torch.manual_seed(seeds[0])  # for whatever draws globally, dropout for one
-        losses = train_step(accelerator, searcher, objective, optimiser, group, seeds, schedule.clip)
+        with enough_memory(f"lower the batch size of the schedule, now {schedule.batch_size}, or the size of the scenes, now "
+                           f"{batch.images.shape[2]}×{batch.images.shape[3]}; the last checkpoint is unharmed"):
+            losses = train_step(accelerator, searcher, objective, optimiser, group, seeds, schedule.clip)
         for name, value in (losses | {"steps": torch.ones((), device=accelerator.device)}).items():
             totals[name] = totals.get(name, 0) + value
         group, position["batch"] = [], number + 1

@@ -65,6 +65,15 @@ def test_killed_runs_end_with_the_same_weights(uninterrupted, tmp_path):
     assert resumed["log"] == uninterrupted["log"]
 
 
+def test_a_full_gpu_says_what_to_lower_and_the_run_goes_on_later(uninterrupted, tmp_path):
+    ended = start(tmp_path, "full-at-step", "4")
+    assert ended.returncode == 1
+    assert "lower the batch size of the schedule, now 4, or the size of the scenes, now 96×128" in ended.stderr
+    resumed = finished(tmp_path)
+    same(uninterrupted, resumed)
+    assert resumed["log"] == uninterrupted["log"]
+
+
 def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
     done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()))
     assert done.returncode == 0, done.stderr[-6000:]

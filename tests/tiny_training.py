@@ -1,6 +1,6 @@
 """A training run of seconds, as a program: tests start it, kill it, and start it on two processes.
 
-usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N]
+usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N | full-at-step N]
 
 The environment variable TINY_OBJECTIVE chooses what is trained: matching (the default), contexts, or contrast, which is
 contexts without the loss that compares the regions of one process only.
@@ -53,19 +53,24 @@ def main(folder, moment=None, number=None):
     training.SAVE_EVERY = 0.0
     count = 0
 
-    def die_at(function):
+    def fail():
+        if moment == "full-at-step":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fail_at(function):
         def counted(*arguments, **options):
             nonlocal count
             count += 1
             if count == int(number):
-                os.kill(os.getpid(), signal.SIGKILL)
+                fail()
             return function(*arguments, **options)
         return counted
 
-    if moment == "kill-at-step":
-        torch.optim.SGD.step = die_at(torch.optim.SGD.step)
+    if moment in ("kill-at-step", "full-at-step"):
+        torch.optim.SGD.step = fail_at(torch.optim.SGD.step)
     elif moment == "kill-in-save":
-        os.replace = die_at(os.replace)
+        os.replace = fail_at(os.replace)
     seed_everything(0)
     searcher = PersonSearcher(SETTINGS)
     contexts = dict(neighbours=4, expansion=2, least=2)
