@@ -152,7 +152,7 @@ def summary_table(papers: dict[str, dict], results: dict[str, dict], profiles: l
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
-
+# %% ../nbs/86_report.ipynb #df6d5a30
 INTRODUCTION = """\
 # Results
 
