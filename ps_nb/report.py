@@ -121,7 +121,8 @@ def artefact_section(key: str, artefact: dict, results: dict[str, dict], profile
         stem = f"{profile}/{key}/{artefact['id']}"
         seeds = sorted({row["seeds"] for row in result["rows"] if "seeds" in row} or {len(result["seeds"])})
         code = f"commit {result['commit'][:10]}{' with changes' if result['dirty'] else ''}" if result["commit"] else "no commit"
-        origin = f"{' to '.join(map(str, seeds[:1] + seeds[1:][-1:]))} seed{'s' * (seeds != [1])}, {result['device']}, {code}"
+        ends = " to ".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
+        origin = f"{ends} seed{'s' * (ends != '1')}, {result['device']}, {code}"
         lines.append(f"- **{profile}**: {origin}: [json]({stem}.json), [csv]({stem}.csv); again by "
                      f"`{command_again(key, artefact['id'], result)}`")
     lines += [""] if results else ["*Not run.*", ""]

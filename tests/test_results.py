@@ -324,6 +324,14 @@ def test_profiles_have_columns_of_their_own(folder):
     assert "| HNM and HPM each gain. | does not hold | not run | holds | not run |" in section
     assert "| The joint gain is larger than the sum of the two. | not decided | not run | not decided | not run |" in section
     assert "- **full**: 2 seeds, " in section and "[json](full/cucps/tab1_mining.json)" in section
+    assert "### [tab1_mining](../nbs/experiments/cucps/tab1_mining.ipynb)" in text
+
+
+@pytest.mark.parametrize("counts, said", [((1, 1, 1, 1), "1 seed,"), ((1, 1, 3, 3), "1 to 3 seeds,"), ((3, 3, 3, 3), "3 seeds,")])
+def test_rows_may_stand_on_different_numbers_of_seeds(folder, counts, said):
+    rows = [row | {"map": 0.2, "seeds": count} for row, count in zip(ROWS, counts, strict=True)]
+    write_result("cucps", "tab1_mining", check_parameters({"profile": "small", "seeds": "0"}), rows, CLAIMS)
+    assert f"- **small**: {said}" in write_report().read_text()
 
 
 def test_a_foreign_file_among_the_results_is_named(folder):
