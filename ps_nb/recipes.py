@@ -221,7 +221,7 @@ def rsiam(profile: str) -> Recipe:
         return Recipe("rsiam", RepPointsSettings(), Augmentation((InputSize(800, 1333),)), InputSize(800, 1333), schedule,
                       RegionSiamese(), weights="imagenet" if profile == "paper" else "objects", spread=False)
     base = oim(profile)
-    size = InputSize(240, 320) if profile == "small" else base.test_size
+    size = InputSize(240, 400) if profile == "small" else base.test_size
     detector = RepPointsSettings(backbone=base.detector.backbone, frozen_groups=base.detector.frozen_groups,
                                  levels=3, channels=64, head_channels=16, tower=2, crop_size=(96, 32),
                                  feature_size=base.detector.feature_size)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from ps_nb import training
+from ps_nb.cases import first_ranks
 from ps_nb.core import UserError, seed_everything
 from ps_nb.detector import Sampled
 from ps_nb.evaluation import random_search
@@ -19,7 +20,6 @@ from ps_nb.reppoints import RepPointsSearcher, RepPointsSettings
 from ps_nb.runs import new_objective, training_scenes
 from ps_nb.scenes import Detections, Scene, SearchSet
 from ps_nb.training import Schedule, train
-from ps_nb.weak_runs import first_ranks
 
 SETTINGS = RepPointsSettings(backbone="resnet18", levels=3, channels=16, head_channels=16, tower=1, region_size=(6, 2),
                              crop_size=(96, 32), feature_size=16)  # fmt: skip
