@@ -22,7 +22,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
-from .core import UserError
+from .core import UserError, constants, several_processes
 
 # %% ../nbs/20_backbones.ipynb #7cabb51a
 DEPTHS = {"resnet18": (64, 128, 256, 512), "resnet34": (64, 128, 256, 512),
@@ -34,8 +34,7 @@ DEVIATION = (0.229, 0.224, 0.225)
 # %% ../nbs/20_backbones.ipynb #8e752cd0
 def normalise(images: Tensor) -> Tensor:
     "(B, 3, H, W) uint8 RGB to float32 with zero mean and unit deviation over ImageNet, channels last, faster on CPUs."
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    deviation = torch.tensor(DEVIATION, device=images.device).view(1, 3, 1, 1) * 255
+    mean, deviation = (255 * constants(each, images.device).view(1, 3, 1, 1) for each in (MEAN, DEVIATION))
     return ((images.float() - mean) / deviation).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/20_backbones.ipynb #5da35a74
@@ -52,7 +51,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, features: Tensor) -> Tensor:
         if not (self.training and self.weight.requires_grad):
             return functional.batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        if not several_processes():
             return super().forward(features)
         values = features.float()
         count = all_reduce(values.new_tensor(values.numel() / values.shape[1]))

@@ -11,20 +11,19 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import batched_nms
 
-from .core import torch_generator
+from .core import constants, torch_generator
 
 # %% ../nbs/16_boxes.ipynb #c9db552b
 def pad_boxes(boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
     "B lists of boxes (P_i, 4) as (B, P, 4), zero-padded, and (B, P) bool: which are real. P is at least 1."
-    present = torch.zeros(len(boxes), max(1, *(len(each) for each in boxes)), dtype=torch.bool)
-    for row, each in zip(present, boxes):
-        row[: len(each)] = True
-    padded = boxes[0].new_zeros(*present.shape, 4)
-    present = present.to(padded.device)
-    padded[present] = torch.cat(boxes).to(padded.dtype)
-    return padded, present
+    counts = torch.tensor([len(each) for each in boxes])
+    most = max(1, int(counts.max()))
+    present = torch.arange(most) < counts[:, None]
+    padded = pad_sequence([*boxes, boxes[0].new_zeros(most, 4)], batch_first=True)[:-1]
+    return padded, present.to(padded.device, non_blocking=True)
 
 
 def shared_area(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,12 +53,12 @@ def encode(truth: Tensor, boxes: Tensor, deviation: tuple[float, ...] = (1.0, 1.
     "Offsets (…, 4) that take `boxes` to `truth` (both (…, 4) xyxy), divided by `deviation`."
     size, wanted = boxes[..., 2:] - boxes[..., :2], truth[..., 2:] - truth[..., :2]
     shift = (truth[..., :2] + wanted / 2 - boxes[..., :2] - size / 2) / size
-    return torch.cat([shift, (wanted / size).log()], dim=-1) / boxes.new_tensor(deviation)
+    return torch.cat([shift, (wanted / size).log()], dim=-1) / constants(deviation, boxes.device, boxes.dtype)
 
 
 def decode(offsets: Tensor, boxes: Tensor, deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     "Boxes (…, 4) that `offsets` make of `boxes`."
-    offsets = offsets.float() * boxes.new_tensor(deviation)
+    offsets = offsets.float() * constants(deviation, boxes.device, boxes.dtype)
     size = boxes[..., 2:] - boxes[..., :2]
     centre = boxes[..., :2] + size / 2 + offsets[..., :2] * size
     size = size * offsets[..., 2:].clamp(max=LARGEST_GROWTH).exp()

@@ -98,12 +98,14 @@ def reproduce_command(
     missing: Annotated[bool, typer.Option("--missing", help="Only those whose result file is not there yet.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the notebooks, as seeds=0,1,2; may be "
                                                        "repeated.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Run them side by side on a Ray cluster: its address, auto for the one this "
+                                                     "machine is part of, local for this machine's processors.")] = None,
 ) -> None:
     """Run a paper's experiment notebooks and write their result files."""
     for text in settings or []:
         if "=" not in text:
             raise UserError(f"--set {text!r} is no parameter: give name=value, as seeds=0,1,2")
-    if reproduce(key, artefacts or None, profile, dict(text.split("=", 1) for text in settings or []), missing):
+    if reproduce(key, artefacts or None, profile, dict(text.split("=", 1) for text in settings or []), missing, cluster):
         raise typer.Exit(1)
 
 

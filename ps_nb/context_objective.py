@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .clustering import self_paced_clusters
 from .context_losses import cluster_centroids, cluster_contrast, quadruplet
+from .core import several_processes
 from .detector import Sampled
 from .inference import embed_scenes
 from .loading import SceneBatches
@@ -52,7 +53,7 @@ class InstanceMemory(nn.Module):
 def relabel(memory: InstanceMemory, threshold: Tensor, **clustering) -> dict:
     "Give `memory` new cluster labels and move `threshold`, on all processes alike. Returns what was found, with the seconds."
     started, found = time.monotonic(), {}
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    together = several_processes()
     if not together or torch.distributed.get_rank() == 0:
         labels, moved, found = self_paced_clusters(memory.features, memory.scenes.cpu().numpy(), float(threshold), **clustering)
         memory.labels.copy_(torch.from_numpy(labels))

@@ -8,7 +8,7 @@ __all__ = ['CropTraining', 'background_boxes', 'cut_out', 'crop_batch', 'known_p
            'train_on_crops']
 
 # %% ../nbs/58_crops.ipynb #437d7036
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import normalise
-from .core import UserError, choose_device, derived_seed, numpy_generator, progress
+from .core import UserError, alone, choose_device, derived_seed, numpy_generator, progress
 from .loading import read_image
 from .losses import online_instance_matching
 from .memory import InstanceTable
 from .metrics import box_overlap
 from .parts import split_parts
 from .scenes import Scene
-from .training import Schedule, check_finite, load_checkpoint, parameter_groups, save_checkpoint, working_precision
+from .training import Schedule, check_finite, load_checkpoint, new_optimiser, save_checkpoint, working_precision
 
 # %% ../nbs/58_crops.ipynb #aa4da16a
 @dataclass(frozen=True)
@@ -202,6 +202,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
     return {"epoch": epoch, "identity": float(total) / len(order), "right": float(right) / known}
 
 # %% ../nbs/58_crops.ipynb #d9b0bca0
+@alone()
 def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTraining, schedule: Schedule, folder: str | Path,
                    seed: int = 0, device: str = "auto", precision: str = "auto") -> tuple[list[dict], str]:
     """Teach `searcher` to tell the people of `scenes` apart, by its classifier or, without one, by matching. Returns the log,
@@ -217,8 +218,7 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     teacher = CropClasses() if classifies else CropMatching(
         all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels).to(chosen), settings,
         len(searcher.settings.parts) + 1)
-    optimiser = torch.optim.SGD(parameter_groups(searcher, schedule), lr=settings.learning_rate, momentum=schedule.momentum,
-                                weight_decay=schedule.weight_decay, fused=True)
+    optimiser = new_optimiser(searcher, replace(schedule, learning_rate=settings.learning_rate))
     checkpoint = Path(folder) / "checkpoint.pt"
     state = load_checkpoint(checkpoint) or {"log": []}
     if state["log"]:

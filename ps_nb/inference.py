@@ -33,8 +33,8 @@ def detect_image(searcher: nn.Module, image: np.ndarray, size: InputSize) -> tup
     Raises `UserError` where the image is too large for the memory of a GPU.
     """
     searcher.eval()
-    batch, ratio = on_image(searcher, image, np.zeros((0, 4), np.float32), size)
     with enough_memory(f"lower the input size, now {size.shorter}/{size.longer}"):
+        batch, ratio = on_image(searcher, image, np.zeros((0, 4), np.float32), size)
         boxes, scores, features = (each.float().cpu().numpy() for each in searcher.detect(batch)[0])
     return boxes * ratio, scores, features
 
@@ -48,8 +48,8 @@ def embed_boxes(searcher: nn.Module, image: np.ndarray, boxes: np.ndarray, size:
     for box, cut in zip(boxes, inside):
         if not (np.isfinite(box).all() and cut[2] - cut[0] >= 1 and cut[3] - cut[1] >= 1):
             raise UserError(f"box {box.tolist()} has no area inside the image of {width}×{height} pixels: give x1 y1 x2 y2")
-    batch, _ = on_image(searcher, image, inside, size)
     with enough_memory(f"lower the input size, now {size.shorter}/{size.longer}"):
+        batch, _ = on_image(searcher, image, inside, size)
         return searcher.embed(batch)[0].float().cpu().numpy()
 
 # %% ../nbs/23_inference.ipynb #81fea769

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .core import several_processes
+
 # %% ../nbs/30_memory.ipynb #2e986122
 def gather_rows(rows: Tensor) -> Tensor:
     "(N, …) rows of all processes, one after another; `rows` itself where there is one process. Carries no gradient."
     rows = rows.detach()
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not several_processes():
         return rows
     processes = torch.distributed.get_world_size()
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(processes)]
@@ -44,11 +46,17 @@ def move_rows(table: Tensor, rows: Tensor, features: Tensor, momentum: float) ->
 
     `table` (C, D), `rows` (N,) int64, `features` (N, D) unit length; `momentum` is the share of the old row that stays.
     """
-    turn = occurrence(rows)
-    for number in range(int(turn.max()) + 1 if len(turn) else 0):
-        now = turn == number
-        moved = momentum * table[rows[now]] + (1 - momentum) * features[now].to(table.dtype)
-        table[rows[now]] = functional.normalize(moved, dim=1)
+    if not len(rows):
+        return
+    turn, (touched, place) = occurrence(rows), rows.unique(return_inverse=True)
+    given = table.new_zeros(int(turn.max()) + 1, len(touched), table.shape[1])
+    there = torch.zeros(given.shape[:2], dtype=torch.bool, device=table.device)
+    given[turn, place], there[turn, place] = features.to(table.dtype), True
+    now = table[touched]
+    for each, present in zip(given, there):
+        moved = functional.normalize(momentum * now + (1 - momentum) * each, dim=1)
+        now = torch.where(present[:, None], moved, now)
+    table[touched] = now
 
 # %% ../nbs/30_memory.ipynb #a80743a3
 class InstanceTable(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import Backbone, normalise, weights_of
-from .core import atomic_path, choose_device, derived_seed, fingerprint, locked, numpy_generator, progress
+from .core import alone, atomic_path, choose_device, derived_seed, fingerprint, locked, numpy_generator, progress
 from .rendering import render_objects
 from .training import check_finite, load_checkpoint, save_checkpoint, working_precision
 
@@ -104,6 +104,7 @@ def train_epoch_on_objects(classifier: ObjectClassifier, optimiser, images: np.n
     return float(right) / (steps * settings.batch_size)
 
 # %% ../nbs/51_pretraining.ipynb #e940dc91
+@alone()
 def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "auto") -> Path:
     "The safetensors file with the starting weights of `settings` in `folder`, made now if it is not there."
     path = Path(folder) / f"{settings.name}.safetensors"

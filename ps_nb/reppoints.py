@@ -17,7 +17,7 @@ from torchvision.ops import DeformConv2d, roi_align, sigmoid_focal_loss
 
 from .backbones import Backbone, FeaturePyramid, normalise
 from .boxes import assign, clip, overlap, pad_boxes, suppress
-from .core import UserError, process_mean
+from .core import UserError, constants, process_mean
 from .detector import Sampled
 from .loading import Batch
 
@@ -144,8 +144,8 @@ def own_points(
     size, centre = (truth[..., 2:] - truth[..., :2]).clamp(min=1e-3), (truth[..., 2:] + truth[..., :2]) / 2
     wanted = (size.prod(dim=-1).sqrt() / level_scale).log2().floor().long()
     level = (wanted - int(strides[0]).bit_length() + 1).clamp(0, len(strides) - 1)
-    stride = torch.tensor(strides, device=truth.device)[level][..., None]
-    sides = torch.tensor([(width, height) for height, width in shapes], device=truth.device)
+    stride = constants(tuple(strides), truth.device, torch.int64)[level][..., None]
+    sides = constants(tuple((width, height) for height, width in shapes), truth.device, torch.int64)
     start = torch.cat([sides.new_zeros(1), sides.prod(dim=1).cumsum(0)[:-1]])
     place = (centre / stride).round().long().clamp(min=0).minimum(sides[level] - 1)
     cell = start[level] + place[..., 1] * sides[level][..., 0] + place[..., 0]
@@ -209,7 +209,7 @@ def cut_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int,
 # %% ../nbs/22_reppoints.ipynb #432e5850
 def crop_people(batch: Batch, size: tuple[int, int]) -> Tensor:
     "(R, 3, h, w) uint8: every person of the batch cut out and resized to `size` (height, width)."
-    limits = torch.tensor(batch.sizes, dtype=torch.float32, device=batch.images.device)
+    limits = torch.tensor(batch.sizes, dtype=torch.float32).to(batch.images.device, non_blocking=True)
     cut = []
     for boxes, limit in zip(batch.boxes, limits):
         low = torch.minimum(boxes[:, :2].clamp(min=0), limit - 1)

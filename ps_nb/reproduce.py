@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['experiment_notebooks', 'notebook_parameters', 'settled_parameters', 'same_parameter', 'result_difference',
-           'shared_runs_folder', 'execute_notebook', 'stamp', 'reproduce', 'command_again']
+           'shared_runs_folder', 'search_path', 'execute_notebook', 'stamp', 'result_file', 'executed_copy',
+           'run_experiment', 'on_cluster', 'reproduce', 'command_again']
 
 # %% ../nbs/84_reproduce.ipynb #1eab33b0
 import ast
@@ -12,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import papermill
@@ -98,15 +100,19 @@ def shared_runs_folder() -> Path:
     return Path(os.environ["PS_NB_RUNS"]).absolute() if os.environ.get("PS_NB_RUNS") else repository() / "runs"
 
 
+def search_path() -> str:
+    "`PYTHONPATH` by which another process finds this very ps_nb, whatever folder it works in."
+    texts = [str(Path(ps_nb.__file__).absolute().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return os.pathsep.join(str(Path(entry).absolute()) for text in texts for entry in text.split(os.pathsep) if entry)
+
+
 def execute_notebook(notebook: Path, parameters: dict, output: Path) -> str | None:
     "Run `notebook` with `parameters` in a fresh kernel, the executed copy at `output`; why it failed, or None."
     words = []
     for name, value in parameters.items():
         words += ["-r", name, value] if isinstance(value, str) else ["-p", name, repr(value)]
-    search_path = [str(Path(ps_nb.__file__).absolute().parents[1]), os.environ.get("PYTHONPATH", "")]
-    search_path = [str(Path(entry).absolute()) for text in search_path for entry in text.split(os.pathsep) if entry]
     folders = {"PS_NB_RESULTS": str(results_folder()), "PS_NB_RUNS": str(shared_runs_folder())}
-    environment = {**os.environ, **folders, "PYTHONPATH": os.pathsep.join(search_path)}
+    environment = {**os.environ, **folders, "PYTHONPATH": search_path()}
     command = [sys.executable, "-m", "papermill", str(notebook), str(output), "-k", "python3", "--cwd", str(notebook.parent)]
     output.parent.mkdir(parents=True, exist_ok=True)
     with open(output.with_suffix(".log"), "w") as log:
@@ -122,37 +128,92 @@ def stamp(path: Path) -> tuple | None:
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
+def result_file(notebook: Path, parameters: dict) -> Path:
+    "Where the result of an experiment notebook goes."
+    return results_folder() / parameters["profile"] / notebook.parent.name / f"{notebook.stem}.json"
+
+
+def executed_copy(notebook: Path, parameters: dict) -> Path:
+    "Where the executed copy of an experiment notebook goes; its log lies beside it."
+    return shared_runs_folder() / "executed" / parameters["profile"] / notebook.parent.name / notebook.name
+
+
+def run_experiment(notebook: Path, parameters: dict) -> tuple[str | None, float]:
+    """Run an experiment notebook: why there is no new result with `parameters`, or None, and the seconds it took.
+
+    It has succeeded when papermill ended with status 0 and wrote a new result file with the parameters sent.
+    """
+    begun, result = time.perf_counter(), result_file(notebook, parameters)
+    before = stamp(result)
+    reason = execute_notebook(notebook, parameters, executed_copy(notebook, parameters)) or result_difference(result, parameters)
+    if reason is None and stamp(result) == before:
+        reason = "it ended without writing its result file again"
+    return reason, time.perf_counter() - begun
+
+# %% ../nbs/84_reproduce.ipynb #c0dbb373
+def on_cluster(planned: list[tuple[Path, dict]], address: str) -> Iterator[tuple[int, str | None, float]]:
+    """`run_experiment` for each of `planned` on the Ray cluster at `address`: number, reason and seconds, as they end.
+
+    `auto` is the cluster that this machine is part of, `local` one of this machine alone. Raises `UserError` without Ray or
+    where nobody answers.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("a cluster needs Ray: pip install 'ps_nb[cluster]'") from None
+    folders = {"PS_NB_RESULTS": str(results_folder()), "PS_NB_RUNS": str(shared_runs_folder()), "PYTHONPATH": search_path()}
+    try:
+        ray.init(address, runtime_env={"env_vars": folders}, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no Ray cluster at {address} ({reason}): start one with ray start, or give local") from None
+    try:
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(run_experiment)
+        pending = {task.remote(*each): number for number, each in enumerate(planned)}
+        while pending:
+            (done,), _ = ray.wait(list(pending))
+            try:
+                reason, seconds = ray.get(done)
+            except ray.exceptions.RayError as error:
+                reason, seconds = f"its machine was lost again and again ({type(error).__name__})", float("nan")
+            yield pending.pop(done), reason, seconds
+    finally:
+        ray.shutdown()
+
+# %% ../nbs/84_reproduce.ipynb #69a73bd7
 def reproduce(
     key: str,  # the paper
     artefacts: list[str] | None = None,  # its tables and figures; all that have a notebook when None
     profile: str = "smoke",
     parameters: dict | None = None,  # others than profile, for every notebook named
     missing: bool = False,  # leave experiments alone whose result file has these parameters
+    cluster: str | None = None,  # address of a Ray cluster, auto or local; one after another in this process when None
 ) -> dict[str, str]:
     """Run the experiments of a paper, print a line for each, and return the reason of each that failed, by artefact.
 
-    An experiment has succeeded when papermill ended with status 0 and wrote a new result file with the parameters sent.
-    Raises `UserError` before any work when the repository, a notebook or a parameter does not exist.
+    Raises `UserError` before any work when the repository, a notebook, a parameter or the cluster does not exist.
     """
     given = {"profile": profile, **(parameters or {})}
     planned = [(notebook, settled_parameters(notebook, given)) for notebook in experiment_notebooks(key, artefacts)]
+    there = [missing and result_difference(result_file(*each), each[1]) is None for each in planned]
+    for (notebook, _), done in zip(planned, there):
+        if done:
+            print(f"{key}/{notebook.stem}: there already", flush=True)
+    wanted = [each for each, done in zip(planned, there) if not done]
+    if cluster is None:
+        ended = ((number, *run_experiment(*each)) for number, each in enumerate(wanted))
+    else:
+        ended = on_cluster(wanted, cluster)
     failures = {}
-    for notebook, settled in planned:
-        name, begun = notebook.stem, time.perf_counter()
-        result = results_folder() / settled["profile"] / key / f"{name}.json"
-        output = shared_runs_folder() / "executed" / settled["profile"] / key / notebook.name
-        if missing and result_difference(result, settled) is None:
-            print(f"{key}/{name}: there already", flush=True)
-            continue
-        before = stamp(result)
-        reason = execute_notebook(notebook, settled, output) or result_difference(result, settled)
-        if reason is None and stamp(result) == before:
-            reason = "it ended without writing its result file again"
+    for number, reason, seconds in ended:
+        name = wanted[number][0].stem
         if reason:
             failures[name] = reason
-            print(f"{key}/{name}: failed: {reason} (log: {os.path.relpath(output.with_suffix('.log'))})", flush=True)
+            log = os.path.relpath(executed_copy(*wanted[number]).with_suffix(".log"))
+            print(f"{key}/{name}: failed: {reason} (log: {log})", flush=True)
         else:
-            print(f"{key}/{name}: done in {time.perf_counter() - begun:.0f} s", flush=True)
+            print(f"{key}/{name}: done in {seconds:.0f} s", flush=True)
     print(f"{key}, {profile}: {len(planned) - len(failures)} of {len(planned)} experiments have their result", flush=True)
     return failures
 

@@ -52,7 +52,7 @@ from .region_siamese import RegionSiamese, RegionSiameseObjective
 from .reppoints import RepPointsSearcher, RepPointsSettings
 from .scenes import Detections, Scene, SearchSet, load_detections
 from .softmax_heads import softmax_searcher
-from .training import searcher_precision, train
+from .training import locked_together, searcher_precision, train
 from .training_sets import coco_people, everyday_scenes, without_identities
 from .twins import render_twin
 
@@ -200,14 +200,15 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
     "The run of `recipe` on the training scenes of `data` with `seed`: found, finished or made."
     identity = run_identity(recipe, data, profile, seed)
     folder = runs_folder() / f"{recipe.name}-{fingerprint(identity)}"
-    with locked(folder):
-        chosen = choose_device(device)
+    chosen, crops = choose_device(device), isinstance(recipe.objective, CropTraining)
+    with locked(folder) if crops else locked_together(folder, chosen) as first:  # crops are trained on by one process
         if not (folder / "run.json").exists():
-            epochs = (recipe.objective if isinstance(recipe.objective, CropTraining) else recipe.schedule).epochs
-            print(f"training {recipe.name} on {data.name}, seed {seed}: {epochs} epochs, into {folder.name}")
+            epochs = (recipe.objective if crops else recipe.schedule).epochs
+            if first:
+                print(f"training {recipe.name} on {data.name}, seed {seed}: {epochs} epochs, into {folder.name}")
             started = time.monotonic()
             searcher = new_searcher(recipe, data, profile, seed, device)
-            if isinstance(recipe.objective, CropTraining):
+            if crops:
                 log, used = train_on_crops(searcher, data.train, recipe.objective, recipe.schedule, folder, seed, device,
                                            precision)
             else:
@@ -215,12 +216,13 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
                 objective = new_objective(recipe, data)
                 log = train(searcher, objective, training_scenes(recipe, data), recipe.augmentation, recipe.schedule, folder,
                             seed, device, used, after_epoch=partial(epoch_row, objective, data, after_epoch))
-            with atomic_path(folder / "searcher.safetensors") as temporary:
-                save_file({name: value.cpu().contiguous() for name, value in searcher.state_dict().items()}, temporary)
-            write_json(folder / "run.json", identity | {
-                "device": device_name(chosen), "precision": used, "seconds": time.monotonic() - started, "log": log,
-                "peak_memory_mb": peak_memory_mb(), "identities": data.train_persons})
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+            if first:
+                with atomic_path(folder / "searcher.safetensors") as temporary:
+                    save_file({name: value.cpu().contiguous() for name, value in searcher.state_dict().items()}, temporary)
+                write_json(folder / "run.json", identity | {
+                    "device": device_name(chosen), "precision": used, "seconds": time.monotonic() - started, "log": log,
+                    "peak_memory_mb": peak_memory_mb(), "identities": data.train_persons})
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
     return load_run(folder, device)
 
 # %% ../nbs/81_runs.ipynb #4a5a958b

@@ -12,6 +12,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from .core import numpy_generator, torch_generator
 from .loading import Batch, InputSize, make_batch
 from .scenes import Scene
-from .training import Schedule, parameter_groups, prepare_accelerator, train_step, working_precision
+from .training import Schedule, new_optimiser, prepare_accelerator, train_step, working_precision
 
 # %% ../nbs/63_throughput.ipynb #64d930e7
 def random_scenes(count: int, size: InputSize, people: int = 6, seed: int = 0) -> list[Scene]:
@@ -165,9 +166,7 @@ def training_step(searcher: nn.Module, objective: nn.Module, batch: Batch, sched
     "A function that makes one step of training on `batch` and its device, at learning rate 0."
     accelerator, seeds = prepare_accelerator(batch.images.device, precision), itertools.count()
     searcher, objective = searcher.to(batch.images.device).train(), objective.to(batch.images.device)
-    optimiser = torch.optim.SGD(parameter_groups(searcher, schedule), lr=0.0, momentum=schedule.momentum,
-                                weight_decay=schedule.weight_decay, fused=True)
-    prepared, optimiser = accelerator.prepare(searcher, optimiser)
+    prepared, optimiser = accelerator.prepare(searcher, new_optimiser(searcher, replace(schedule, learning_rate=0.0)))
     return lambda: train_step(accelerator, prepared, objective, optimiser, [batch], [next(seeds)], schedule.clip)
 
 

@@ -154,11 +154,13 @@ def test_modules_import_only_modules_with_a_lower_number():
     assert not upward
 
 
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headless": "cv2", "faiss-cpu": "faiss"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headless": "cv2", "faiss-cpu": "faiss",
+                "finch-clust": "finch"}
 
 
 def test_exported_code_imports_what_the_package_requires():
-    declared = [re.split(r"[<>=]", line)[0] for key in ("requirements", "index_requirements", "cluster_requirements")
+    declared = [re.split(r"[<>=]", line)[0] for key in ("requirements", "index_requirements", "cluster_requirements",
+                                                                       "comparison_requirements")
                 for line in requirements(key)]  # fmt: skip
     allowed = {IMPORT_NAMES.get(name, name) for name in declared} | set(sys.stdlib_module_names)
     foreign = {path.name: names for path in (ROOT / "ps_nb").glob("*.py") if (names := imported_modules(path)[0] - allowed)}

@@ -87,6 +87,51 @@ def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):
     assert len(lines) == 6 and "1 of 5" in lines[-1]
 
 
+# an experiment that takes its machine down, once: Ray's daemon above its kernel, and everything in between
+LOSES_ITS_MACHINE = """
+import os, pathlib, signal
+mark = pathlib.Path(os.environ["PS_NB_RUNS"]) / "lost"
+if not mark.exists():
+    mark.touch()
+    machine = [os.getpid()]
+    while "raylet" not in pathlib.Path(f"/proc/{machine[0]}/cmdline").read_text():
+        above = pathlib.Path(f"/proc/{machine[0]}/stat").read_text().rsplit(")", 1)[1].split()[1]
+        machine.insert(0, int(above))
+    for pid in machine:
+        os.kill(pid, signal.SIGKILL)
+"""
+
+
+def test_a_cluster_runs_experiments_and_a_lost_machine_loses_none(clone, monkeypatch, capsys):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    experiment(clone, "tab1_statistics", LOSES_ITS_MACHINE, QUICK.format(name="tab1_statistics", size="size"))
+    for name in ("fig2_heights", "fig6_training"):
+        experiment(clone, name, QUICK.format(name=name, size="size"))
+    experiment(clone, "fig3_subsets", "raise ValueError('a failure is no loss')")
+    machines = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        machines.add_node(num_cpus=1)
+    try:
+        failures = reproduce("e2e", cluster=machines.address)
+    finally:
+        machines.shutdown()
+    assert list(failures) == ["fig3_subsets"] and "a failure is no loss" in failures["fig3_subsets"]
+    assert (clone / "runs" / "lost").is_file()
+    for name in ("tab1_statistics", "fig2_heights", "fig6_training"):
+        assert read_json(clone / "results" / "smoke" / "e2e" / f"{name}.json")["parameters"]["size"] == 3
+    assert "3 of 4" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_cluster_that_is_not_there_is_one_line(clone):
+    pytest.importorskip("ray")
+    experiment(clone, "tab1_statistics", "raise AssertionError('must not run')")
+    with pytest.raises(UserError, match="no Ray cluster at auto .*start one with ray start"):
+        reproduce("e2e", cluster="auto")
+
+
 def test_parameters_are_compared_before_any_work(clone):
     first = experiment(clone, "tab1_statistics", "raise AssertionError('must not run')")
     with pytest.raises(UserError, match="no parameter gallery: it has profile, seeds, size"):

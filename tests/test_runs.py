@@ -1,12 +1,18 @@
 """Runs: what the recipes of the other tests leave out, but those of `small` have."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import pytest
 import torch
 
+from ps_nb.core import read_json
 from ps_nb.crops import CropTraining
 from ps_nb.recipes import idnet, oim
 from ps_nb.runs import find_people, load_run, search_set, trained
+from ps_nb.twins import render_twin
 
 
 def test_matching_starts_on_crops(tmp_path, monkeypatch):
@@ -30,3 +36,25 @@ def test_matching_starts_on_crops(tmp_path, monkeypatch):
     assert again.recipe == recipe
     found, once_more = (find_people(each.searcher, recipe, data, protocol) for each in (run, again))
     assert (found.features == once_more.features).all() and (found.boxes == once_more.boxes).all()
+
+
+COMMAND = "from ps_nb.cli import main; main()"
+
+
+@pytest.mark.parametrize("system", ["rsiam", "oim"])  # without and with crops that one process learns from alone
+def test_the_processes_of_a_torchrun_make_one_run(tmp_path, system):
+    render_twin("cuhk-twin", tmp_path / "data", "smoke", 0)
+    words = f"train {tmp_path / 'data'} --format cuhk-sysu --profile smoke --system {system} --device cpu".split()
+    together = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--no-python", sys.executable]
+    logs = []
+    for name, launcher in (("one", []), ("two", together)):
+        environment = os.environ | {"PS_NB_RUNS": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *launcher, "-c", COMMAND, *words]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert ended.stdout.count(f"training {system} on") == 1
+        (run,) = (tmp_path / name).glob(f"{system}-*/run.json")
+        assert not list(run.parent.glob("checkpoint*"))
+        logs.append(read_json(run)["log"][0])  # the first epoch, before small differences add up
+    for name in logs[0].keys() - {"similarity_consistency"}:  # which compares the people of one process
+        assert logs[1][name] == pytest.approx(logs[0][name], rel=0.01), name

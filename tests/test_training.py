@@ -74,6 +74,13 @@ def test_a_full_gpu_says_what_to_lower_and_the_run_goes_on_later(uninterrupted, 
     assert resumed["log"] == uninterrupted["log"]
 
 
+def test_a_full_gpu_between_epochs_says_what_to_lower(tmp_path):
+    ended = start(tmp_path, "full-at-clustering", "1", objective="contexts")
+    assert ended.returncode == 1
+    assert "lower the batch size, now 4, or train on fewer scenes" in ended.stderr
+    assert not (tmp_path / "result.pt").exists()
+
+
 def test_two_processes_reach_the_memory_of_one(uninterrupted, tmp_path):
     done = start(tmp_path, launcher=("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", free_port()))
     assert done.returncode == 0, done.stderr[-6000:]

@@ -1,6 +1,6 @@
 """A training run of seconds, as a program: tests start it, kill it, and start it on two processes.
 
-usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N | full-at-step N]
+usage: tiny_training.py FOLDER [kill-at-step N | kill-in-save N | full-at-step N | full-at-clustering N]
 
 The environment variable TINY_OBJECTIVE chooses what is trained: matching (the default), contexts, or contrast, which is
 contexts without the loss that compares the regions of one process only.
@@ -54,7 +54,7 @@ def main(folder, moment=None, number=None):
     count = 0
 
     def fail():
-        if moment == "full-at-step":
+        if moment.startswith("full"):
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -69,6 +69,8 @@ def main(folder, moment=None, number=None):
 
     if moment in ("kill-at-step", "full-at-step"):
         torch.optim.SGD.step = fail_at(torch.optim.SGD.step)
+    elif moment == "full-at-clustering":
+        ContextObjective.begin_epoch = fail_at(ContextObjective.begin_epoch)
     elif moment == "kill-in-save":
         os.replace = fail_at(os.replace)
     seed_everything(0)
