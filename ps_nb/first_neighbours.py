@@ -15,7 +15,7 @@ from torch import Tensor
 from .core import UserError
 
 # %% ../nbs/35_first_neighbours.ipynb #abeb8730
-BLOCK = 2**26  # similarities held at a time, 256 MB
+BLOCK = 512  # people compared with all behind them at a time; few enough for a processor's cache
 
 
 @torch.no_grad()
@@ -26,16 +26,20 @@ def first_neighbours(
     "Most similar other person (N,) int64 of each, -1 where there is none. Raises `UserError` on features that are not finite."
     if not features.isfinite().all():
         raise UserError("features are NaN or infinite: people cannot be clustered; lower the learning rate and train again")
-    count = len(features)
-    found = torch.full((count,), -1, dtype=torch.int64, device=features.device)
-    rows = max(1, BLOCK // max(1, count))
-    for start in range(0, count, rows):
-        block = features[start : start + rows] @ features.T
-        block.diagonal(start).fill_(-torch.inf)
+    best = features.new_full((len(features),), -torch.inf)
+    found = torch.full((len(features),), -1, dtype=torch.int64, device=features.device)
+    for start in range(0, len(features), BLOCK):
+        own, end = features[start : start + BLOCK], min(start + BLOCK, len(features))
+        block = own @ features[start:].T
+        block.diagonal().fill_(-torch.inf)
         if images is not None:
-            block.masked_fill_(images[start : start + rows, None] == images, -torch.inf)
-        best, column = block.max(dim=1)
-        found[start : start + rows] = torch.where(best > -torch.inf, column, -1)
+            block.masked_fill_(images[start:end, None] == images[start:], -torch.inf)
+        parts = [(slice(start, end), block.max(dim=1))]
+        if end < len(features):
+            parts.append((slice(end, None), block[:, len(own) :].max(dim=0)))
+        for part, (similarity, place) in parts:
+            nearer = similarity > best[part]
+            best[part], found[part] = best[part].maximum(similarity), torch.where(nearer, start + place, found[part])
     return found
 
 # %% ../nbs/35_first_neighbours.ipynb #b3cef8b0

@@ -71,6 +71,7 @@ def first_neighbours_by(software: str, people: int, seed: int = 0, dimension: in
         return lambda: linked(others_first(faiss.knn(plain, plain, 2, metric=faiss.METRIC_INNER_PRODUCT)[1]))
     if software == "finch-clust":
         finch = installed("finch.finch", "finch-clust", "comparison")
+        finch.clust_rank(plain[:1000], ann_threshold=100, random_state=seed)  # compiles
         return lambda: linked(finch.clust_rank(plain, random_state=seed)[2])
     return lambda: first_neighbour_clusters(features, torch.arange(people) // 5, "none").numpy()
 
