@@ -24,7 +24,7 @@ from sklearn.neighbors import NearestNeighbors
 from .clustering import self_paced_clusters
 from .core import UserError, torch_generator
 from .evaluation import evaluate, random_search
-from .first_neighbours import first_neighbour_clusters
+from .first_neighbours import first_neighbours
 from .metrics import cost
 from .mining import mine_pass
 from .search import nearest
@@ -47,11 +47,11 @@ def installed(module: str, package: str, extra: str):
         raise UserError(f"{package} is not installed: pip install 'ps_nb[{extra}]', or leave it out") from None
 
 
-def linked(neighbour: np.ndarray) -> np.ndarray:
-    "Cluster (N,) of everybody when each is linked to `neighbour` (N,)."
+def linked(neighbour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "`neighbour` (N,) itself and the cluster (N,) of everybody when each is linked to theirs."
     count = len(neighbour)
     links = sparse.csr_matrix((np.ones(count, np.float32), (np.arange(count), neighbour)), shape=(count, count))
-    return connected_components(links, directed=False)[1]
+    return neighbour, connected_components(links, directed=False)[1]
 
 
 def others_first(found: np.ndarray) -> np.ndarray:
@@ -59,8 +59,8 @@ def others_first(found: np.ndarray) -> np.ndarray:
     return np.where(found[:, 0] == np.arange(len(found)), found[:, 1], found[:, 0])
 
 
-def first_neighbours_by(software: str, people: int, seed: int = 0, dimension: int = 256) -> Callable[[], np.ndarray]:
-    "A function that clusters `people` random boxes by first neighbours and returns their clusters (N,)."
+def first_neighbours_by(software: str, people: int, seed: int = 0, dimension: int = 256) -> Callable:
+    "A function that clusters `people` random boxes by first neighbours: whom each is linked to (N,), and clusters (N,)."
     features = random_people(people, 3, 0.7, dimension, seed)
     plain = features.numpy()
     if software == "scikit-learn":
@@ -73,7 +73,7 @@ def first_neighbours_by(software: str, people: int, seed: int = 0, dimension: in
         finch = installed("finch.finch", "finch-clust", "comparison")
         finch.clust_rank(plain[:1000], ann_threshold=100, random_state=seed)  # compiles
         return lambda: linked(finch.clust_rank(plain, random_state=seed)[2])
-    return lambda: first_neighbour_clusters(features, torch.arange(people) // 5, "none").numpy()
+    return lambda: linked(first_neighbours(features).numpy())
 
 
 def search_by(software: str, people: int, seed: int = 0, dimension: int = 256) -> Callable[[], list[np.ndarray]]:
@@ -113,9 +113,13 @@ SHARED = ("first neighbours", "search")  # parts that other software does too
 
 # %% ../nbs/64_growth.ipynb #9c4d9d8d
 def measured_here(part: str, software: str, people: int, seed: int, dimension: int, repeats: int) -> dict[str, float]:
-    "`cost` of a part in this process."
-    given = (software,) if part in SHARED else ()
-    return cost(PARTS[part](*given, people, seed, dimension), repeats)
+    "`cost` of a part in this process, and of first neighbours the `right_share` that is truly the most similar."
+    task, answers = PARTS[part](*[software] * (part in SHARED), people, seed, dimension), []
+    spent = cost(lambda: answers.append(task()), repeats)
+    if part == "first neighbours":
+        exact = first_neighbours(random_people(people, 3, 0.7, dimension, seed)).numpy()
+        spent["right_share"] = float((answers[-1][0] == exact).mean())
+    return spent
 
 
 MEASURING = """import json, sys
@@ -124,7 +128,7 @@ print(json.dumps(measured_here(*json.loads(sys.argv[1]))))"""
 
 
 def measured_apart(part: str, software: str, people: int, seed: int = 0, dimension: int = 256, repeats: int = 1) -> dict:
-    """`seconds`, `cpu_seconds` and `peak_memory_mb` of a part of `PARTS` with `people`, in a process of its own.
+    """`measured_here` in a process of its own: `seconds`, `cpu_seconds` and `peak_memory_mb` of a part of `PARTS` with `people`.
 
     Raises `UserError` where the software is not installed, does not do this part, or is killed at it.
     """
