@@ -102,12 +102,17 @@ class Augmentation:
 
 # %% ../nbs/13_loading.ipynb #f1b7b36b
 class SceneBatches(torch.utils.data.Dataset):
-    "The batches of one epoch as a map-style data set: item `i` is batch `i`, whoever asks for it."
+    """The batches of one epoch as a map-style data set: item `i` is batch `i`, whoever asks for it.
+
+    `share`: number of this process and of all, which take equal parts of each batch. Raises `UserError` where they cannot.
+    """
 
     def __init__(self, scenes: list[Scene], augmentation: Augmentation, batch_size: int, seed: int,
                  share: tuple[int, int] = (0, 1), cache_bytes: int = 2 * 10**9):
         self.scenes, self.augmentation, self.batch_size, self.seed = scenes, augmentation, batch_size, seed
         self.part, self.parts = share
+        if batch_size % self.parts:
+            raise UserError(f"{self.parts} processes cannot share batches of {batch_size} scenes alike: start as many as divide it")
         self.cache, self.cache_left = {}, cache_bytes
         self.begin_epoch(0)
 
