@@ -112,7 +112,7 @@ class SceneBatches(torch.utils.data.Dataset):
         self.scenes, self.augmentation, self.batch_size, self.seed = scenes, augmentation, batch_size, seed
         self.part, self.parts = share
         if batch_size % self.parts:
-            raise UserError(f"{self.parts} processes cannot share batches of {batch_size} scenes alike: start as many as divide it")
+            raise UserError(f"{self.parts} processes cannot share batches of {batch_size} scenes alike: start fewer that can")
         self.cache, self.cache_left = {}, cache_bytes
         self.begin_epoch(0)
 
