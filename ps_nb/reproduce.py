@@ -165,7 +165,7 @@ def on_cluster(planned: list[tuple[Path, dict]], address: str) -> Iterator[tuple
     try:
         ray.init(address, runtime_env={"env_vars": folders}, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"no Ray cluster at {address} ({reason}): start one with ray start, or give local") from None
     try:
         gpus = 1 if ray.cluster_resources().get("GPU") else 0

@@ -1,6 +1,7 @@
 """papermill's traps: each notebook here falls into one, and `reproduce` must say so."""
 
 import shutil
+import sys
 
 import nbformat
 import pytest
@@ -102,11 +103,10 @@ if not mark.exists():
 """
 
 
-def test_a_cluster_runs_experiments_and_a_lost_machine_loses_none(clone, monkeypatch, capsys):
+def test_a_cluster_runs_experiments_and_a_lost_machine_loses_none(clone, capsys):
     pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
     experiment(clone, "tab1_statistics", LOSES_ITS_MACHINE, QUICK.format(name="tab1_statistics", size="size"))
     for name in ("fig2_heights", "fig6_training"):
         experiment(clone, name, QUICK.format(name=name, size="size"))
@@ -130,6 +130,13 @@ def test_a_cluster_that_is_not_there_is_one_line(clone):
     experiment(clone, "tab1_statistics", "raise AssertionError('must not run')")
     with pytest.raises(UserError, match="no Ray cluster at auto .*start one with ray start"):
         reproduce("e2e", cluster="auto")
+
+
+def test_a_cluster_without_ray_says_what_to_install(clone, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    experiment(clone, "tab1_statistics", "raise AssertionError('must not run')")
+    with pytest.raises(UserError, match=r"pip install 'ps_nb\[cluster\]'"):
+        reproduce("e2e", cluster="local")
 
 
 def test_parameters_are_compared_before_any_work(clone):
