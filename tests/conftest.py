@@ -1,7 +1,19 @@
-"""Tests share two cores: each worker computes on one, and nothing is written into the checkout."""
+"""Tests share two cores: each worker computes on one, and nothing is left in the checkout or on the disk."""
 
 import os
+import tempfile
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(monkeypatch):
+    "What a test and the processes that it starts put into the system's temporary folder goes with the test."
+    with tempfile.TemporaryDirectory(prefix="ps-nb-", ignore_cleanup_errors=True) as folder:  # short: sockets lie there
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        yield

@@ -15,12 +15,12 @@ from ps_nb.loading import Augmentation, InputSize
 from ps_nb.training import CheckpointKeeper, Schedule, check_finite, train
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}
+VARIABLES = {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}
 
 
 def start(folder, *arguments, launcher=(), objective="matching"):
     command = [sys.executable, *launcher, str(PROGRAM), str(folder), *arguments]
-    environment = ENVIRONMENT | {"TINY_OBJECTIVE": objective}
+    environment = os.environ | VARIABLES | {"TINY_OBJECTIVE": objective}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
