@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .core import UserError
+from .core import UserError, send
 from .detector import Sampled
 from .loading import SceneBatches
 from .losses import shared_mean
@@ -69,7 +69,7 @@ class ClassificationObjective(nn.Module):
         "`identity`: the loss over the sampled regions. Raises `UserError` for a searcher without class scores."
         if sampled.classes is None:
             raise UserError("this searcher does not classify identities: choose a detector with softmax heads")
-        identities = self.identities(sampled.scenes, sampled.persons)
+        identities = send(self.identities(sampled.scenes, sampled.persons), sampled.classes.device)
         targets = torch.where(identities == -2, sampled.classes.shape[1] - 1, identities)
         return {"identity": sampled_softmax(sampled.classes, targets, self.sampled_classes, self.average_over)}
 

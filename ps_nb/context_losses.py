@@ -17,7 +17,8 @@ from .losses import shared_mean
 def cluster_centroids(memory: Tensor, labels: Tensor, clusters: int) -> Tensor:
     "(C, D) mean of the features (N, D) of each cluster."
     sums = memory.new_zeros(clusters, memory.shape[1]).index_add_(0, labels, memory)
-    return sums / torch.bincount(labels, minlength=clusters).clamp(min=1)[:, None]
+    counts = memory.new_zeros(clusters).index_add_(0, labels, memory.new_ones(len(labels)))
+    return sums / counts.clamp(min=1)[:, None]
 
 # %% ../nbs/37_context_losses.ipynb #93f3a954
 STRATEGIES = ("confidence", "similarity", "number")

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from .clustering import self_paced_clusters
 from .context_losses import cluster_centroids, cluster_contrast, quadruplet
-from .core import several_processes
+from .core import pick, several_processes
 from .detector import Sampled
 from .inference import embed_scenes
 from .loading import SceneBatches
-from .memory import gather_rows, move_rows
+from .memory import gather_people, move_rows
 from .objectives import PersonTable
 from .scenes import Scene
 
@@ -44,10 +44,8 @@ class InstanceMemory(nn.Module):
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
         "Move the rows of the people of all processes, in the order of their scenes (Eq. 2, then back to unit length)."
-        scenes, persons, features = (gather_rows(each) for each in (sampled.scenes, sampled.persons, sampled.features))
-        order = scenes.argsort(stable=True)
-        rows = self.rows(scenes, persons)[order]
-        move_rows(self.features, rows[rows >= 0], features[order][rows >= 0], self.momentum)
+        scenes, persons, features = gather_people(sampled, sampled.features)
+        move_rows(self.features, self.rows(scenes, persons), features, self.momentum)
 
 # %% ../nbs/38_context_objective.ipynb #b47f153e
 def relabel(memory: InstanceMemory, threshold: Tensor, **clustering) -> dict:
@@ -104,8 +102,8 @@ class ContextObjective(nn.Module):
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`contrast` (Eq. 5) over the sampled people, and, unless both of its weights are 0, `quadruplet` (Eq. 3)."
         rows = self.memory.rows(sampled.scenes, sampled.persons)
-        people, background = sampled.features[rows >= 0], sampled.features[rows < 0]
-        labels = self.memory.labels[rows[rows >= 0]]
+        people, background = (pick(sampled.features, which) for which in (rows >= 0, rows < 0))
+        labels = pick(self.memory.labels, rows[rows >= 0])
         losses = {"contrast": cluster_contrast(people, labels, self.memory.centroids(), **self.contrast)}
         if self.quadruplet["instance_weight"] or self.quadruplet["background_weight"]:
             losses["quadruplet"] = quadruplet(people, labels, background, **self.quadruplet)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['UserError', 'derived_seed', 'numpy_generator', 'torch_generator', 'seed_everything', 'choose_device', 'enough_memory',
-           'constants', 'atomic_path', 'write_bytes', 'write_text', 'json_text', 'write_json', 'read_json',
-           'fingerprint', 'locked', 'progress', 'alone', 'several_processes', 'process_mean']
+           'constants', 'send', 'pick', 'occurrence', 'atomic_path', 'write_bytes', 'write_text', 'json_text',
+           'write_json', 'read_json', 'fingerprint', 'locked', 'progress', 'alone', 'several_processes', 'process_mean']
 
 # %% ../nbs/00_core.ipynb #baf79fed
 import contextlib
@@ -80,7 +80,31 @@ def enough_memory(advice: str):
 @lru_cache(256)
 def constants(values: tuple, device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     "`values`, numbers or tuples of them, as a tensor on `device`, the same one each time: not to be changed in place."
-    return torch.tensor(values, device=device, dtype=dtype)
+    return torch.tensor(values, dtype=dtype).to(device)
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    "`values` on `device`, which fetches them in its own time."
+    if device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def pick(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    "(K, …) those of `rows` (N, …), on any device, that `chosen` on the processor names: K numbers, or (N,) bool."
+    index = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
+    return rows[send(index, rows.device)]
+
+
+def occurrence(index: torch.Tensor) -> torch.Tensor:
+    "(N,) for each entry of `index`, how often the same value came before it."
+    order = index.argsort(stable=True)
+    ordered = index[order]
+    start = torch.ones_like(ordered, dtype=torch.bool)
+    start[1:] = ordered[1:] != ordered[:-1]
+    place = torch.arange(len(index), device=index.device)
+    first = torch.where(start, place, 0).cummax(dim=0).values if len(index) else place
+    return torch.empty_like(place).scatter_(0, order, place - first)
 
 # %% ../nbs/00_core.ipynb #9497e308
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import roi_align, roi_pool
 
 from .backbones import DEPTHS, Backbone, normalise
-from .boxes import assign, clip, decode, encode, overlap, pad_boxes, priorities, sample, suppress
-from .core import UserError
+from .boxes import assign, clip, decode, offset_loss, overlap, pad_boxes, priorities, sample, suppress, take
+from .core import UserError, occurrence, pick, send
 from .loading import Batch
 from .parts import PartEncoders, RelativeAttention, largest_in_parts, pool_parts
 
@@ -70,8 +70,8 @@ class Sampled:
     "The regions of a training step. A person is known by (scene, person)."
 
     features: Tensor  # (R, D) unit length, with gradient
-    scenes: Tensor  # (R,) int64, number of the scene in the training list
-    persons: Tensor  # (R,) int64, number of the person within the scene, -1 background
+    scenes: Tensor  # (R,) int64 on the processor, number of the scene in the training list
+    persons: Tensor  # (R,) int64 on the processor, number of the person within the scene, -1 background
     attention: nn.Module | None = None  # how a searcher with parts compares two people
     alone: Tensor | None = None  # (R, D) unit length: the same people cut out of their scenes, where a searcher looks at them so
     classes: Tensor | None = None  # (R, C + 1) scores of identities and background, from heads that classify them
@@ -80,7 +80,7 @@ class Sampled:
 def best_boxes(anchors: Tensor, logits: Tensor, offsets: Tensor, sizes, count: int) -> tuple[Tensor, Tensor]:
     "The `count` anchors with the largest logits: shifted boxes (B, K, 4), logits (B, K), -inf where too narrow."
     best, index = logits.detach().topk(min(count, logits.shape[1]), dim=1)
-    boxes = decode(offsets.detach().gather(1, index[..., None].expand(-1, -1, 4)), anchors[index])
+    boxes = decode(take(offsets.detach(), index), anchors[index])
     boxes = clip(boxes, sizes)
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
     return boxes, best.masked_fill(narrow, -torch.inf)
@@ -111,7 +111,7 @@ class ProposalNetwork(nn.Module):
                              (settings.test_candidates, settings.test_proposals))
         boxes, best = best_boxes(anchors, logits, offsets, sizes, candidates)
         index, filled = suppress(boxes, best, settings.proposal_overlap, limit)
-        return boxes.gather(1, index[..., None].expand(-1, -1, 4)), filled
+        return take(boxes, index), filled
 
     def losses(self, anchors: Tensor, logits: Tensor, offsets: Tensor, truth: Tensor, present: Tensor,
                scenes: list[int], seed: int) -> dict[str, Tensor]:
@@ -119,17 +119,13 @@ class ProposalNetwork(nn.Module):
         settings = self.settings
         shares = overlap(anchors[None], truth)
         person, labels = assign(shares, present, settings.anchor_positive, settings.anchor_negative, every_person=True)
-        priority = priorities(seed, "anchors", scenes, len(anchors)).to(labels.device, non_blocking=True)
+        priority = send(priorities(seed, "anchors", scenes, len(anchors)), labels.device)
         index, valid = sample(labels, priority, settings.anchor_samples, 0.5)
         total = len(scenes) * settings.anchor_samples
-        target = labels.gather(1, index).clamp(min=0).float()
-        score = functional.binary_cross_entropy_with_logits(logits.gather(1, index), target, reduction="none")
-        chosen = (valid & (target > 0))[..., None].expand(-1, -1, 4)
-        wide = index[..., None].expand(-1, -1, 4)
-        goal = truth.gather(1, person.gather(1, index)[..., None].expand(-1, -1, 4))
-        goal = torch.where(chosen, goal, anchors[index])  # an absent person has no area to take a logarithm of
-        distance = functional.smooth_l1_loss(offsets.gather(1, wide), encode(goal, anchors[index]), beta=1 / 9, reduction="none")
-        return {"proposal_score": (score * valid).sum() / total, "proposal_box": (distance * chosen).sum() / total}
+        positive = take(labels, index) == 1
+        score = functional.binary_cross_entropy_with_logits(take(logits, index), positive.float(), reduction="none")
+        distance = offset_loss(take(offsets, index), anchors[index], take(truth, take(person, index)), valid & positive, 1 / 9)
+        return {"proposal_score": (score * valid).sum() / total, "proposal_box": distance / total}
 
 # %% ../nbs/21_detector.ipynb #7854097b
 def draw_regions(
@@ -140,16 +136,22 @@ def draw_regions(
     present: Tensor,  # (B, P) bool
     scenes: list[int],
     seed: int,
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    "Regions for the RoI stage: boxes (B lists), the person nearest to each (B lists), labels (R,) 1 person, 0 background."
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Regions for the RoI stage, image by image: boxes (R, 4), and boxes (R, 4) of the people nearest to them.
+
+    Also the person each shows, (R,) on the processor, -1 background, and how many are of each image. People come first.
+    """
     candidates, usable = torch.cat([truth, proposals], dim=1), torch.cat([present, filled], dim=1)
     person, labels = assign(overlap(candidates, truth), present, settings.region_positive, settings.region_negative)
     labels = labels.masked_fill(~usable, -1)
     priority = [priorities(seed, name, scenes, part.shape[1]) for name, part in (("people", truth), ("regions", proposals))]
-    index, valid = sample(labels, torch.cat(priority, dim=1).to(labels.device), settings.region_samples, settings.region_share)
-    chosen = [row[keep] for row, keep in zip(index, valid)]
-    label = torch.cat([row[i] for row, i in zip(labels, chosen)])
-    return [row[i] for row, i in zip(candidates, chosen)], [row[i] for row, i in zip(person, chosen)], label
+    priority = send(torch.cat(priority, dim=1), labels.device)
+    index, valid = sample(labels, priority, settings.region_samples, settings.region_share)
+    nearest = take(person, index)
+    shown = nearest.where(take(labels, index) == 1, -1).masked_fill(~valid, -2).cpu()
+    drawn = shown.flatten() > -2
+    boxes, goals = (pick(each.flatten(0, 1), drawn) for each in (take(candidates, index), take(truth, nearest)))
+    return boxes, goals, shown.flatten()[drawn], (shown > -2).sum(dim=1).tolist()
 
 # %% ../nbs/21_detector.ipynb #daf57014
 def cell_weights(low: Tensor, high: Tensor, cells: int, length: int) -> Tensor:
@@ -252,23 +254,22 @@ class RegionHeads(nn.Module):
         with torch.autocast(found.device.type, enabled=False):
             return self.score(found.float())[:, 0], self.offset(found.float())
 
-    def losses(self, logits: Tensor, offsets: Tensor, boxes: list[Tensor], truth: list[Tensor], label: Tensor):
-        "`region_score` over all sampled regions, `region_box` over those that show a person (`truth`: its box)."
+    def losses(self, logits: Tensor, offsets: Tensor, boxes: Tensor, goals: Tensor, people: Tensor, images: int):
+        "`region_score` over all sampled regions, `region_box` over those that show `people` (R,) bool, whose boxes are `goals`."
         settings = self.settings
-        total = len(boxes) * settings.region_samples
-        score = functional.binary_cross_entropy_with_logits(logits, label.float(), reduction="sum")
-        people = label == 1
-        goal = encode(torch.cat(truth)[people], torch.cat(boxes)[people], settings.offset_deviation)
-        distance = functional.smooth_l1_loss(offsets[people], goal, beta=1.0, reduction="sum")
+        total = images * settings.region_samples
+        score = functional.binary_cross_entropy_with_logits(logits, people.float(), reduction="sum")
+        distance = offset_loss(offsets, boxes, goals, people, 1.0, settings.offset_deviation)
         return {"region_score": score / total, "region_box": settings.box_weight * distance / total}
 
 # %% ../nbs/21_detector.ipynb #d573e79e
-def best_of_each(settings: DetectorSettings, filled: Tensor, boxes: Tensor, scores: Tensor, *others: Tensor):
+def best_of_each(settings, boxes: Tensor, scores: Tensor, *others: Tensor):
     "Lists by image of boxes, scores and `others`: what threshold and suppression leave of (B, N, …), best first."
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
-    hidden = ~filled | narrow | (scores < settings.score_threshold)
+    hidden = narrow | (scores < settings.score_threshold)
     index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
-    return ([each[i[k]] for each, i, k in zip(every, index, kept)] for every in (boxes, scores, *others))
+    counts = kept.sum(dim=1).tolist()
+    return ([each[:count] for each, count in zip(take(every, index), counts)] for every in (boxes, scores, *others))
 
 # %% ../nbs/21_detector.ipynb #be48b10e
 def look_at(searcher: nn.Module, maps: Tensor, scene_maps: Tensor, boxes: list[Tensor]):
@@ -286,26 +287,39 @@ def find_boxes(searcher: nn.Module, maps: Tensor, batch: Batch):
     answers = look_at(searcher, maps, scene_maps, list(proposals))
     logits, offsets, *features = (each.unflatten(0, filled.shape) for each in answers)
     boxes = clip(decode(offsets, proposals, settings.offset_deviation), batch.sizes)
-    return best_of_each(settings, filled, boxes, logits.sigmoid(), *features)
+    return best_of_each(settings, boxes, logits.sigmoid().masked_fill(~filled, -torch.inf), *features)
 
 
 @torch.no_grad()
-def draw_described(settings: DetectorSettings, batch: Batch, regions: list[Tensor], offsets: Tensor, shown: Tensor):
-    """Regions to describe where detection has its own stage: boxes (B lists) and the persons in them (B lists), -1 background.
+def draw_described(
+    settings: DetectorSettings,
+    batch: Batch,
+    regions: Tensor,  # (R, 4) sampled, image by image
+    goals: Tensor,  # (R, 4) boxes of the people nearest to them
+    offsets: Tensor,  # (R, 4) by which detection moves them
+    shown: Tensor,  # (R,) on the processor, the person each shows, -1 background
+    counts: list[int],  # regions of each image
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Regions to describe where detection has its own stage, image by image: people as drawn, as found, and background.
 
-    Of the sampled `regions` (B lists), which show the people `shown` (R,), -1 background, and are moved by `offsets` (R, 4).
+    Boxes (S, 4), the persons in them, (S,) on the processor, -1 background, and how many are of each image.
     """
-    counts = [len(each) for each in regions]
-    boxes, persons = [], []
-    for people, region, offset, row, size in zip(batch.boxes, regions, offsets.split(counts), shown.split(counts), batch.sizes):
-        moved = clip(decode(offset, region, settings.offset_deviation)[None], [size])[0]
-        found = torch.nonzero(row >= 0)[:, 0]
-        near = overlap(moved[None, found], people[None])[0].gather(1, row[found, None])[:, 0] >= settings.region_positive
-        found = found[near][: settings.found_copies * len(people)]
-        background = torch.nonzero(row < 0)[: settings.background_copies * len(people), 0]
-        boxes.append(torch.cat([people, moved[found], region[background]]))
-        persons.append(torch.cat([torch.arange(len(people), device=row.device), row[found], row[background]]))
-    return boxes, persons
+    image, people = (torch.arange(len(each)).repeat_interleave(torch.tensor(each))
+                     for each in (counts, [len(each) for each in batch.boxes]))
+    moved = decode(offsets, regions, settings.offset_deviation)
+    moved = clip(moved[:, None], torch.tensor(batch.sizes)[image])
+    near = (overlap(moved, goals[:, None]).flatten() >= settings.region_positive).cpu()
+    rows, limit = [], torch.bincount(people, minlength=len(counts))
+    for wanted, copies in ((near & (shown >= 0), settings.found_copies), (shown < 0, settings.background_copies)):
+        row = wanted.nonzero()[:, 0]
+        rows.append(row[occurrence(image[row]) < copies * limit[image[row]]])
+    found, background = rows
+    images = torch.cat([people, image[found], image[background]])
+    order = images.argsort(stable=True)
+    source = torch.cat([torch.arange(len(people)), len(people) + found, len(people) + len(regions) + background])
+    boxes = pick(torch.cat([*batch.boxes, moved[:, 0], regions]), source[order])
+    persons = torch.cat([occurrence(people), shown[found], shown[background]])[order]
+    return boxes, persons, torch.bincount(images, minlength=len(counts)).tolist()
 
 # %% ../nbs/21_detector.ipynb #e827ea46
 class PersonSearcher(nn.Module):
@@ -333,15 +347,13 @@ class PersonSearcher(nn.Module):
         predicted = self.proposals(scene_maps := self.backbone.scene(maps), batch)
         losses = self.proposals.losses(*predicted, truth, present, batch.scenes, seed)
         proposals, filled = self.proposals.propose(*predicted, batch.sizes, training=True)
-        boxes, person, label = draw_regions(settings, proposals, filled, truth, present, batch.scenes, seed)
-        nearest, shown = [row[i] for row, i in zip(truth, person)], torch.where(label == 1, torch.cat(person), -1)
-        answers = look_at(self, maps, scene_maps, boxes)
-        losses |= self.heads.losses(*answers[:2], boxes, nearest, label)
+        boxes, goals, shown, counts = draw_regions(settings, proposals, filled, truth, present, batch.scenes, seed)
+        answers = look_at(self, maps, scene_maps, list(boxes.split(counts)))
+        losses |= self.heads.losses(*answers[:2], boxes, goals, send(shown >= 0, boxes.device), len(counts))
         if settings.own_stage:
-            boxes, person = draw_described(settings, batch, boxes, answers[1], shown)
-            answers, shown = self.heads(self.pooled(maps, boxes)), torch.cat(person)
-        features = answers[2]
-        scenes = torch.cat([torch.full_like(each, scene) for each, scene in zip(person, batch.scenes)])
+            boxes, shown, counts = draw_described(settings, batch, boxes, goals, answers[1], shown, counts)
+            answers = self.heads(self.pooled(maps, list(boxes.split(counts))))
+        features, scenes = answers[2], torch.tensor(batch.scenes).repeat_interleave(torch.tensor(counts))
         classes = self.heads.classify(features) if settings.heads == "softmax" else None
         return losses, Sampled(features, scenes, shown, self.heads.attention, classes=classes)
 

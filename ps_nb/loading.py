@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import UserError, numpy_generator
+from .core import UserError, numpy_generator, send
 from .scenes import Scene
 
 # %% ../nbs/13_loading.ipynb #7a760ea6
@@ -78,8 +78,7 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         "The batch on `device`."
-        boxes = [each.to(device, non_blocking=True) for each in self.boxes]
-        return Batch(self.images.to(device, non_blocking=True), self.sizes, boxes, self.scenes)
+        return Batch(send(self.images, device), self.sizes, [send(each, device) for each in self.boxes], self.scenes)
 
 
 def make_batch(images: list[np.ndarray], boxes: list[np.ndarray], scenes: list[int], stride: int = 32) -> Batch:

@@ -10,25 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .core import send
 from .detector import Sampled
 from .inference import embed_scenes
 from .loading import SceneBatches
 from .losses import online_instance_matching
-from .memory import InstanceTable, gather_rows
+from .memory import InstanceTable, gather_people
 from .scenes import Scene
 
 # %% ../nbs/33_objectives.ipynb #8b8ad238
-class PersonTable(nn.Module):
-    "One number for each (scene, person), looked up for many at once. Background gets -2."
+class PersonTable:
+    "One number for each (scene, person), looked up for many at once, on the processor. Background gets -2."
 
     def __init__(self, values: list[np.ndarray]):
-        super().__init__()
-        offsets = np.concatenate([[0], np.cumsum([len(each) for each in values])])
-        self.register_buffer("offsets", torch.as_tensor(offsets), persistent=False)
-        flat = np.concatenate([*values, [-2]]).astype(np.int64)
-        self.register_buffer("values", torch.as_tensor(flat), persistent=False)
+        self.offsets = torch.as_tensor(np.concatenate([[0], np.cumsum([len(each) for each in values])]))
+        self.values = torch.as_tensor(np.concatenate([*values, [-2]]).astype(np.int64))
 
-    def forward(self, scenes: Tensor, persons: Tensor) -> Tensor:
+    def __call__(self, scenes: Tensor, persons: Tensor) -> Tensor:
         "(R,) value of each region's person, -2 where `persons` is -1."
         row = torch.where(persons >= 0, self.offsets[scenes] + persons, len(self.values) - 1)
         return self.values[row]
@@ -50,24 +48,19 @@ class IdentityObjective(nn.Module):
         if self.fill:
             people = embed_scenes(searcher, loader.scenes, loader.augmentation.sizes[0])
             features = torch.from_numpy(people.features).to(self.memory.table.device)
-            identities = torch.from_numpy(np.concatenate([scene.ids for scene in loader.scenes])).to(features.device)
-            self.memory.fill(features, identities)
+            self.memory.fill(features, torch.from_numpy(np.concatenate([scene.ids for scene in loader.scenes])))
 
     def begin_epoch(self, epoch: int) -> None:
         "Nothing: identities do not change."
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`matching`: `share` times the loss over the sampled people."
-        identities = self.identities(sampled.scenes, sampled.persons)
+        identities = send(self.identities(sampled.scenes, sampled.persons), sampled.features.device)
         loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue, self.scale)
         return {"matching": self.share * loss}
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
         "Move the memory by the people of all processes, in the order of their scenes."
-        scenes, persons = gather_rows(sampled.scenes), gather_rows(sampled.persons)
-        features = gather_rows(sampled.features)
-        order = scenes.argsort(stable=True)
-        identities = self.identities(scenes, persons)[order]
-        people = identities > -2
-        self.memory.update(features[order][people], identities[people])
+        scenes, persons, features = gather_people(sampled, sampled.features)
+        self.memory.update(features, self.identities(scenes, persons))

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .core import UserError
+from .core import UserError, send
 from .detector import Sampled
 from .inference import embed_scenes
 from .loading import SceneBatches
 from .losses import cosine_verification, shared_mean
+from .memory import gather_people
 from .objectives import IdentityObjective
 from .parts import PART_NAMES, flatten_parts, relative_similarity, split_parts
 from .scenes import Scene
@@ -41,11 +42,13 @@ def find_partners(parts: nn.ModuleList, sampled: Sampled, features: Tensor) -> t
     """
     memory = [torch.cat([part.memory.table, part.memory.queue]).to(features.dtype) for part in parts]
     partners = torch.cat([torch.stack(memory, dim=1), features])
-    identity, labelled, kept = parts[0].identities(sampled.scenes, sampled.persons), len(parts[0].memory.table), len(memory[0])
+    labelled, kept = len(parts[0].memory.table), len(memory[0])
+    identity, *key = (send(each, features.device) for each in (parts[0].identities(sampled.scenes, sampled.persons),
+                                                               sampled.scenes, sampled.persons))
     rows = torch.arange(kept, device=identity.device)
     whose = torch.cat([rows.where(rows < labelled, -1), identity])
     known = torch.cat([partners[:kept].any(dim=2).all(dim=1), identity > -2])  # rows that were filled, regions with a person
-    key = torch.stack([sampled.scenes, sampled.persons], dim=1)
+    key = torch.stack(key, dim=1)
     usable = known & (identity >= 0)[:, None]
     usable[:, kept:] &= (key[:, None] != key[None]).any(dim=2)
     return partners, usable, identity[:, None] == whose
@@ -68,7 +71,7 @@ class PartObjective(nn.Module):
             identities = torch.from_numpy(np.concatenate([scene.ids for scene in loader.scenes]))
             features = split_parts(torch.from_numpy(people.features), len(self.parts))
             for number, part in enumerate(self.parts):
-                part.memory.fill(features[:, number].to(part.memory.table.device), identities.to(part.memory.table.device))
+                part.memory.fill(features[:, number].to(part.memory.table.device), identities)
 
     def begin_epoch(self, epoch: int) -> None:
         "Nothing: identities do not change."
@@ -95,6 +98,7 @@ class PartObjective(nn.Module):
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
         "Move every part's memory by the people of all processes, in the order of their scenes."
-        features = split_parts(sampled.features, len(self.parts))
+        scenes, persons, features = gather_people(sampled, sampled.features)
+        features = split_parts(features, len(self.parts))
         for number, part in enumerate(self.parts):
-            part.update(replace(sampled, features=features[:, number]))
+            part.memory.update(features[:, number], part.identities(scenes, persons))

@@ -30,7 +30,7 @@ class ProposalSearcher(nn.Module):
         "`proposal_score` and `proposal_box` of a batch, and no regions. `seed` decides which anchors are drawn."
         truth, present = pad_boxes(batch.boxes)
         predicted = self.proposals(self.backbone.scene(self.backbone.stem(normalise(batch.images))), batch)
-        nobody = torch.zeros(0, dtype=torch.long, device=truth.device)
+        nobody = torch.zeros(0, dtype=torch.long)
         sampled = Sampled(torch.zeros(0, 0, device=truth.device), nobody, nobody)
         return self.proposals.losses(*predicted, truth, present, batch.scenes, seed), sampled
 
@@ -41,7 +41,7 @@ class ProposalSearcher(nn.Module):
         anchors, logits, offsets = self.proposals(self.backbone.scene(self.backbone.stem(normalise(batch.images))), batch)
         boxes, scores = best_boxes(anchors, logits, offsets, batch.sizes, settings.test_candidates)
         nothing = boxes.new_zeros(*scores.shape, 0)
-        return list(zip(*best_of_each(settings, scores.isfinite(), boxes, scores.sigmoid(), nothing)))
+        return list(zip(*best_of_each(settings, boxes, scores.sigmoid().masked_fill(scores.isinf(), -torch.inf), nothing)))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .core import UserError
+from .core import UserError, pick
 from .detector import Sampled
 from .first_neighbours import first_neighbour_clusters
 from .loading import SceneBatches, make_batch
 from .losses import shared_mean
-from .memory import gather_rows, move_rows
+from .memory import gather_people, move_rows
 from .objectives import PersonTable
 
 # %% ../nbs/38_region_siamese.ipynb #6bc93508
@@ -130,19 +130,17 @@ class RegionSiameseObjective(nn.Module):
         if sampled.alone is None and self.settings.paths != "search":
             raise UserError("this searcher has no instance path: choose a detector with one, or the search path alone")
         people = sampled.persons >= 0
-        features, alone = sampled.features[people], None if sampled.alone is None else sampled.alone[people]
-        row = self.rows(sampled.scenes, sampled.persons)[people]
+        features, alone = (each if each is None else pick(each, people) for each in (sampled.features, sampled.alone))
+        labels = pick(self.labels, self.rows(sampled.scenes, sampled.persons)[people])
         losses = {"self_consistency": self_consistency(features, alone)} if self.settings.self_loss else {}
         if self.settings.inter_loss:
             losses["similarity_consistency"] = similarity_consistency(features, alone, self.settings.similarity_scale)
         fused = fuse(features, alone, self.settings.paths)
-        return losses | {"contrast": cluster_contrast(fused, self.labels[row], self.memory, self.labels, self.settings.scale)}
+        return losses | {"contrast": cluster_contrast(fused, labels, self.memory, self.labels, self.settings.scale)}
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
         "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f."
-        scenes, persons = gather_rows(sampled.scenes), gather_rows(sampled.persons)
-        features = gather_rows(fuse(sampled.features, sampled.alone, self.settings.paths))
-        order = scenes.argsort(stable=True)
-        row = self.rows(scenes, persons)[order]
-        move_rows(self.memory, row[row >= 0], features[order][row >= 0], self.settings.row_momentum)
+        fused = fuse(sampled.features, sampled.alone, self.settings.paths)
+        scenes, persons, features = gather_people(sampled, fused)
+        move_rows(self.memory, self.rows(scenes, persons), features, self.settings.row_momentum)

@@ -16,9 +16,9 @@ from torch.nn import functional
 from torchvision.ops import DeformConv2d, roi_align, sigmoid_focal_loss
 
 from .backbones import Backbone, FeaturePyramid, normalise
-from .boxes import assign, clip, overlap, pad_boxes, suppress
-from .core import UserError, constants, process_mean
-from .detector import Sampled
+from .boxes import assign, clip, overlap, pad_boxes, take
+from .core import UserError, constants, process_mean, send
+from .detector import Sampled, best_of_each
 from .loading import Batch
 
 # %% ../nbs/22_reppoints.ipynb #866705f2
@@ -156,11 +156,15 @@ def own_points(
     return cell, present & ~rival.any(dim=2)
 
 # %% ../nbs/22_reppoints.ipynb #e68e824b
-def box_loss(settings: RepPointsSettings, boxes: Tensor, truth: Tensor, strides: Tensor) -> Tensor:
-    "Sum over boxes (N, 4), each smooth L1 from `truth` in units of `level_scale` cells of its stride (N,), over their number."
-    unit = (settings.level_scale * strides)[:, None]
-    distance = functional.smooth_l1_loss(boxes / unit, truth / unit, beta=settings.smoothing, reduction="sum")
-    return distance / process_mean(len(boxes), boxes.device).clamp(min=1)
+def box_loss(settings: RepPointsSettings, boxes: Tensor, truth: Tensor, strides: Tensor, chosen: Tensor) -> Tensor:
+    """Mean over those of the boxes (B, N, 4) that are `chosen` (B, N) of the smooth L1 distances from `truth`.
+
+    The unit is `level_scale` cells of a box's stride (B, N).
+    """
+    unit = (settings.level_scale * strides)[..., None]
+    wanted = torch.where(chosen[..., None], truth, boxes.detach()) / unit
+    distance = functional.smooth_l1_loss(boxes / unit, wanted, beta=settings.smoothing, reduction="sum")
+    return distance / process_mean(chosen.sum(), boxes.device).clamp(min=1)
 
 
 def point_losses(
@@ -175,15 +179,13 @@ def point_losses(
     "`first_box`, `refined_box` and `point_score` of a batch (Yang et al. 2019, §3.3)."
     truth, present = pad_boxes(batch.boxes)
     cell, has = own_points(truth, present, shapes, settings.strides, settings.level_scale)
-    starting = first.gather(1, cell[..., None].expand(-1, -1, 4))[has]
     person, labels = assign(overlap(first.detach(), truth), present, settings.positive, settings.negative, every_person=True)
     positive = labels == 1
-    goal = truth.gather(1, person[..., None].expand(-1, -1, 4))[positive]
     score = sigmoid_focal_loss(logits, positive.float(), settings.focal_share, settings.focal_power)
     people = process_mean(positive.sum(), logits.device).clamp(min=1)
-    cells = strides.expand_as(labels)
-    return {"first_box": settings.first_weight * box_loss(settings, starting, truth[has], strides[cell[has]]),
-            "refined_box": settings.refined_weight * box_loss(settings, refined[positive], goal, cells[positive]),
+    own, goals = take(first, cell), take(truth, person)
+    return {"first_box": settings.first_weight * box_loss(settings, own, truth, strides[cell], has),
+            "refined_box": settings.refined_weight * box_loss(settings, refined, goals, strides.expand_as(labels), positive),
             "point_score": (score * (labels >= 0)).sum() / people}
 
 # %% ../nbs/22_reppoints.ipynb #37ea25b3
@@ -197,11 +199,11 @@ def region_levels(boxes: Tensor, region_size: tuple[int, int], strides: tuple[in
 def cut_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int, int], strides: tuple[int, ...]) -> Tensor:
     "(R, C, h, w) float32 regions of B lists of boxes, each from its own map."
     flat, scene = torch.cat(boxes), torch.cat([torch.full((len(each), 1), float(i)) for i, each in enumerate(boxes)])
-    rows = torch.cat([scene.to(flat), flat], dim=1)
-    level = region_levels(flat, region_size, strides)
+    rows = torch.cat([send(scene, flat.device), flat], dim=1)
+    level = region_levels(flat, region_size, strides).cpu()
     regions = maps[0].new_zeros(len(flat), maps[0].shape[1], *region_size, dtype=torch.float32)
     for number, (features, stride) in enumerate(zip(maps, strides)):
-        chosen = (level == number).nonzero()[:, 0]
+        chosen = send((level == number).nonzero()[:, 0], flat.device)
         cut = roi_align(features.float(), rows[chosen], region_size, 1 / stride, aligned=True)
         regions = regions.index_copy(0, chosen, cut)
     return regions
@@ -209,7 +211,7 @@ def cut_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int,
 # %% ../nbs/22_reppoints.ipynb #432e5850
 def crop_people(batch: Batch, size: tuple[int, int]) -> Tensor:
     "(R, 3, h, w) uint8: every person of the batch cut out and resized to `size` (height, width)."
-    limits = torch.tensor(batch.sizes, dtype=torch.float32).to(batch.images.device, non_blocking=True)
+    limits = send(torch.tensor(batch.sizes, dtype=torch.float32), batch.images.device)
     cut = []
     for boxes, limit in zip(batch.boxes, limits):
         low = torch.minimum(boxes[:, :2].clamp(min=0), limit - 1)
@@ -221,25 +223,21 @@ def point_boxes(heads: PointHeads, maps: list[Tensor]) -> tuple[Tensor, Tensor, 
     "Boxes of first and refined points (B, N, 4), logits (B, N) and strides (N,) of the cells of all maps."
     strides = heads.settings.strides
     first, refined, logits = zip(*(heads.level(each, stride) for each, stride in zip(maps, strides)))
-    cells = torch.cat([torch.full((each.shape[1],), float(stride)) for each, stride in zip(logits, strides)])
+    cells = torch.cat([torch.full_like(each[0], stride) for each, stride in zip(logits, strides)])
     first, refined, logits = (torch.cat(each, dim=1) for each in (first, refined, logits))
-    return heads.boxes(first), heads.boxes(refined), logits, cells.to(logits.device)
+    return heads.boxes(first), heads.boxes(refined), logits, cells
 
 
 def best_boxes(settings: RepPointsSettings, boxes: Tensor, logits: Tensor, sizes) -> list[tuple[Tensor, Tensor]]:
     "For each image, the boxes (M, 4) left of (B, N, 4) by score threshold and suppression, best first, and their scores (M,)."
     scores, index = logits.sigmoid().topk(min(settings.candidates, logits.shape[1]), dim=1)
-    boxes = clip(boxes.gather(1, index[..., None].expand(-1, -1, 4)), sizes)
-    narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
-    hidden = narrow | (scores < settings.score_threshold)
-    index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
-    return [(box[i[k]], score[i[k]]) for box, score, i, k in zip(boxes, scores, index, kept)]
+    return list(zip(*best_of_each(settings, clip(take(boxes, index), sizes), scores)))
 
 
 def numbered_people(batch: Batch) -> tuple[Tensor, Tensor]:
-    "Scene (R,) and number within the scene (R,) of everybody in the batch, int64."
-    scenes = torch.cat([torch.full((len(each),), scene) for each, scene in zip(batch.boxes, batch.scenes)])
-    return scenes.to(batch.images.device), torch.cat([torch.arange(len(each), device=each.device) for each in batch.boxes])
+    "Scene (R,) and number within the scene (R,) of everybody in the batch, int64 on the processor."
+    counts = [len(each) for each in batch.boxes]
+    return torch.tensor(batch.scenes).repeat_interleave(torch.tensor(counts)), torch.cat([torch.arange(each) for each in counts])
 
 # %% ../nbs/22_reppoints.ipynb #47c0defb
 def of_each_image(batch: Batch, rows: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import Backbone
-from .boxes import encode
+from .boxes import offset_loss
 from .core import UserError
 from .detector import DetectorSettings, PersonSearcher
 
@@ -50,12 +50,11 @@ class SoftmaxHeads(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(features)
 
-    def losses(self, logits: Tensor, offsets: Tensor, boxes: list[Tensor], truth: list[Tensor], label: Tensor):
-        "`region_box` over the sampled regions that show a person (`truth`: its box). Who and whether is the objective's loss."
-        settings, people = self.settings, label == 1
-        goal = encode(torch.cat(truth)[people], torch.cat(boxes)[people], settings.offset_deviation)
-        distance = functional.smooth_l1_loss(offsets[people], goal, beta=1.0, reduction="sum")
-        return {"region_box": settings.box_weight * distance / (len(boxes) * settings.region_samples)}
+    def losses(self, logits: Tensor, offsets: Tensor, boxes: Tensor, goals: Tensor, people: Tensor, images: int):
+        "`region_box` over the regions that show `people` (R,) bool, whose boxes are `goals`. Who it is is the objective's loss."
+        settings = self.settings
+        distance = offset_loss(offsets, boxes, goals, people, 1.0, settings.offset_deviation)
+        return {"region_box": settings.box_weight * distance / (images * settings.region_samples)}
 
 # %% ../nbs/26_softmax_heads.ipynb #1c0196b7
 def softmax_searcher(settings: DetectorSettings, identities: int, backbone: Backbone | None = None) -> PersonSearcher:

@@ -11,8 +11,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 
 @pytest.fixture(autouse=True)
-def temporary_files(monkeypatch):
+def temporary_files(monkeypatch, tmp_path_factory):
     "What a test and the processes that it starts put into the system's temporary folder goes with the test."
+    tmp_path_factory.getbasetemp()  # which is for all tests, and made where temporary files go when it is first asked for
     with tempfile.TemporaryDirectory(prefix="ps-nb-", ignore_cleanup_errors=True) as folder:  # short: sockets lie there
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)

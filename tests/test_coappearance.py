@@ -45,7 +45,7 @@ def test_an_epoch_begun_before_a_checkpoint_is_the_epoch_after_it():
     objective, resumed = CoAppearanceObjective([2], 4, warm_up_epochs=1), CoAppearanceObjective([2], 4, warm_up_epochs=1)
     objective.begin_epoch(2)
     resumed.load_state_dict(objective.state_dict())
-    assert int(resumed.epoch) == 2
+    assert resumed.epoch == 2
 
 
 def sampled(features, scenes, persons):

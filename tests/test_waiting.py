@@ -1,0 +1,90 @@
+"""Every searcher computes on a device what it computes on the processor, mixes nothing with it, and seldom waits for it."""
+
+import copy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pretended import DEVICE, PretendedDevice
+
+from ps_nb.core import seed_everything
+from ps_nb.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
+from ps_nb.runs import new_network, new_objective
+from ps_nb.scenes import SearchSet
+from ps_nb.throughput import calm, fill_memory, noise_batch, random_scenes
+from ps_nb.training import train_step
+
+CPU = torch.device("cpu")
+# A suppression waits once an image. A step then waits for whom the regions show and for whom detection has found; cgps for how
+# many clusters there are; cucps for who was seen, what each round adds, here the first, and who was mined; rsiam, which
+# suppresses nothing, for the map that each region comes from. A search waits for how many are left, and rsiam for those maps.
+WAITS = {oim: (2, 1), ctxg: (2, 1), cgps: (3, 1), cucps: (5, 1), rsiam: (1, 2), joint: (1, 1), deep: (0, 1)}
+SUPPRESSIONS = {rsiam: (0, 1), deep: (0, 1)}  # in a step and in a search, for each image; else 1 and 2
+
+
+@pytest.fixture
+def there(monkeypatch):
+    "The pretended device, to which modules can be moved."
+    moved = torch.__future__.get_overwrite_module_params_on_conversion()
+    plain = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda kind, *words, **more: plain("cpu" if kind == "meta" else kind, *words, **more))
+    torch.__future__.set_overwrite_module_params_on_conversion(True)
+    yield PretendedDevice()
+    torch.__future__.set_overwrite_module_params_on_conversion(moved)
+
+
+def one_step(searcher, objective, batch, device):
+    "Losses of a step of training in float32."
+    optimiser = torch.optim.SGD([each for each in searcher.parameters() if each.requires_grad], lr=0.01, foreach=False)
+    accelerator = SimpleNamespace(device=device, backward=lambda loss: loss.backward(),
+                                  clip_grad_norm_=lambda parameters, most: torch.nn.utils.clip_grad_norm_(parameters, most))
+    torch.manual_seed(3)
+    return train_step(accelerator, searcher.train(), objective, optimiser, [batch], [1], 10.0)
+
+
+@pytest.mark.parametrize("system", WAITS, ids=lambda system: system.__name__)
+def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
+    recipe = system("smoke")
+    data = SearchSet("noise", random_scenes(20, recipe.test_size), [])
+    images = recipe.schedule.batch_size
+    batch = noise_batch(data.train[:images], CPU)
+    seed_everything(0)
+    searcher = calm(new_network(replace(recipe.detector, score_threshold=0.0), data.train_persons))
+    objective = fill_memory(new_objective(recipe, data))
+    moved = copy.deepcopy(searcher), copy.deepcopy(objective)
+    found = searcher.eval().detect(batch)
+    losses = one_step(searcher, objective, batch, CPU)
+    with there:
+        for part in moved:
+            part.to(DEVICE)
+        batch = batch.to(DEVICE)
+        there.waits.clear()
+        answers = moved[0].eval().detect(batch)
+        in_search = there.waits.copy()
+        there.waits.clear()
+        answered = one_step(*moved, batch, DEVICE)
+        in_step = there.waits.copy()
+        assert [[len(each) for each in image] for image in answers] == [[len(each) for each in image] for image in found]
+        for expected, image in zip(found, answers):
+            for one, other in zip(expected, image):
+                assert torch.allclose(one, other.cpu(), atol=1e-4)
+        assert {name: value.item() for name, value in answered.items()} == pytest.approx(
+            {name: value.item() for name, value in losses.items()}, rel=1e-4, abs=1e-6)
+        for one, other in zip((searcher, objective), moved):
+            state = other.state_dict()
+            for name, value in one.state_dict().items():
+                if isinstance(value, torch.Tensor):
+                    assert torch.allclose(value, state[name].cpu(), atol=1e-4), name
+    suppressed = SUPPRESSIONS.get(system, (1, 2))
+    expected = [each * images + more for each, more in zip(suppressed, WAITS[system])]
+    assert [in_step.total(), in_search.total()] == expected, (in_step, in_search)
+
+
+def test_what_a_gpu_would_refuse_is_refused(there):
+    with there:
+        device = torch.arange(3.0, device=DEVICE)
+        with pytest.raises(AssertionError, match="two devices"):
+            device + torch.ones(3)
+        assert (device + 1).cpu().tolist() == [1, 2, 3] and there.waits.total() == 1
+        assert device[device > 0].tolist() == [1, 2] and there.waits.total() == 3
