@@ -316,6 +316,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'ps_nb.core.numpy_generator': ('core.html#numpy_generator', 'ps_nb/core.py'),
                             'ps_nb.core.occurrence': ('core.html#occurrence', 'ps_nb/core.py'),
                             'ps_nb.core.pick': ('core.html#pick', 'ps_nb/core.py'),
+                            'ps_nb.core.place': ('core.html#place', 'ps_nb/core.py'),
                             'ps_nb.core.process_mean': ('core.html#process_mean', 'ps_nb/core.py'),
                             'ps_nb.core.progress': ('core.html#progress', 'ps_nb/core.py'),
                             'ps_nb.core.read_json': ('core.html#read_json', 'ps_nb/core.py'),

@@ -26,7 +26,8 @@ from .classification import ClassificationObjective, NoObjective
 from .clustering import pair_scores
 from .coappearance import CoAppearanceObjective
 from .context_objective import ContextObjective
-from .core import UserError, atomic_path, choose_device, fingerprint, locked, read_json, seed_everything, write_json
+from .core import (UserError, atomic_path, choose_device, fingerprint, locked, place, read_json, seed_everything,
+                         write_json)
 from .crops import CropTraining, train_on_crops
 from .datasets import read_cuhk_sysu, read_prw
 from .detector import DetectorSettings, PersonSearcher
@@ -140,7 +141,7 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
         return searcher
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
-    searcher = new_network(recipe.detector, data.train_persons, backbone).to(choose_device(device))
+    searcher = place(new_network(recipe.detector, data.train_persons, backbone), choose_device(device))
     if recipe.spread:
         spread_features(searcher, data.train, recipe.test_size)
     return searcher
@@ -238,7 +239,7 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
         searcher.load_state_dict(load_file(folder / "searcher.safetensors"))
     except Exception as error:
         raise UserError(f"the weights in {folder} do not fit their recipe ({type(error).__name__}): train again") from None
-    return Run(folder, recipe, searcher.to(choose_device(device)).eval(), facts)
+    return Run(folder, recipe, place(searcher, choose_device(device)).eval(), facts)
 
 
 def device_name(device: torch.device) -> str:

@@ -26,7 +26,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from .core import numpy_generator, torch_generator
+from .core import numpy_generator, place, torch_generator
 from .loading import Batch, InputSize, make_batch
 from .scenes import Scene
 from .training import Schedule, new_optimiser, prepare_accelerator, train_step, working_precision
@@ -165,7 +165,7 @@ def chosen_precision(searcher: nn.Module, batch: Batch) -> str:
 def training_step(searcher: nn.Module, objective: nn.Module, batch: Batch, schedule: Schedule, precision: str) -> Callable:
     "A function that makes one step of training on `batch` and its device, at learning rate 0."
     accelerator, seeds = prepare_accelerator(batch.images.device, precision), itertools.count()
-    searcher, objective = searcher.to(batch.images.device).train(), objective.to(batch.images.device)
+    searcher, objective = place(searcher, batch.images.device).train(), objective.to(batch.images.device)
     prepared, optimiser = accelerator.prepare(searcher, new_optimiser(searcher, replace(schedule, learning_rate=0.0)))
     return lambda: train_step(accelerator, prepared, objective, optimiser, [batch], [next(seeds)], schedule.clip)
 

@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from .core import UserError, atomic_path, choose_device, derived_seed, enough_memory, locked, process_mean, progress
+from .core import (UserError, atomic_path, choose_device, derived_seed, enough_memory, locked, place, process_mean,
+                         progress)
 from .loading import Augmentation, SceneBatches, epoch_batches
 from .scenes import Scene
 
@@ -258,7 +259,7 @@ def train(
         raise UserError("there is nobody to train on: the training scenes have no boxes")
     precision = searcher_precision(searcher, scenes, augmentation, device, precision)
     accelerator = prepare_accelerator(choose_device(device), precision)
-    plain, objective = searcher.to(accelerator.device), objective.to(accelerator.device)
+    plain, objective = place(searcher, accelerator.device), objective.to(accelerator.device)
     share = accelerator.process_index, accelerator.num_processes
     batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed, share=share)
     searcher, optimiser = accelerator.prepare(plain, new_optimiser(plain, schedule))

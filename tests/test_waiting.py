@@ -8,7 +8,7 @@ import pytest
 import torch
 from pretended import DEVICE, PretendedDevice
 
-from ps_nb.core import seed_everything
+from ps_nb.core import place, seed_everything
 from ps_nb.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
 from ps_nb.runs import new_network, new_objective
 from ps_nb.scenes import SearchSet
@@ -51,13 +51,15 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
     batch = noise_batch(data.train[:images], CPU)
     seed_everything(0)
     searcher = calm(new_network(replace(recipe.detector, score_threshold=0.0), data.train_persons))
+    for name, parameter in searcher.named_parameters():
+        parameter.data *= 30 if name.endswith("score.weight") else 1  # or boxes would be ordered by rounding
     objective = fill_memory(new_objective(recipe, data))
     moved = copy.deepcopy(searcher), copy.deepcopy(objective)
     found = searcher.eval().detect(batch)
     losses = one_step(searcher, objective, batch, CPU)
     with there:
         for part in moved:
-            part.to(DEVICE)
+            place(part, DEVICE)
         batch = batch.to(DEVICE)
         there.waits.clear()
         answers = moved[0].eval().detect(batch)
@@ -68,7 +70,7 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
         assert [[len(each) for each in image] for image in answers] == [[len(each) for each in image] for image in found]
         for expected, image in zip(found, answers):
             for one, other in zip(expected, image):
-                assert torch.allclose(one, other.cpu(), atol=1e-4)
+                assert torch.allclose(one, other.cpu(), atol=1e-3)
         assert {name: value.item() for name, value in answered.items()} == pytest.approx(
             {name: value.item() for name, value in losses.items()}, rel=1e-4, abs=1e-6)
         for one, other in zip((searcher, objective), moved):
