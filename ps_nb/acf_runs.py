@@ -25,8 +25,9 @@ from ps_nb.classic_detectors import (
 )
 from .core import fingerprint, locked, read_json, write_json
 from .evaluation import EvaluationSettings, evaluate_detection
+from .metrics import peak_memory_mb
 from .recipes import check_profile, recipe_to_json
-from .runs import device_name, peak_memory_mb, runs_folder
+from .runs import device_name, runs_folder
 from .scenes import Detections, Scene, SearchSet, load_detections
 
 # %% ../nbs/87_acf_runs.ipynb #d7a98e06

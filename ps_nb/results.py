@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 
 import ps_nb
 from .core import UserError, atomic_path, choose_device, fingerprint, read_json, write_json, write_text
+from .metrics import peak_memory_mb
 from .recipes import PROFILES, recipe_to_json
-from .runs import Run, device_name, peak_memory_mb
+from .runs import Run, device_name
 
 # %% ../nbs/82_results.ipynb #1d406c0e
 def checked_parameter(name: str, value, allowed: type | tuple | list):

@@ -4,13 +4,11 @@
 
 # %% auto #0
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'foreign_set', 'object_training', 'starting_backbone', 'Run',
-           'new_network', 'new_searcher', 'training_scenes', 'memory_settings', 'new_objective', 'peak_memory_mb',
-           'run_identity', 'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
+           'new_network', 'new_searcher', 'training_scenes', 'memory_settings', 'new_objective', 'run_identity',
+           'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people']
 
 # %% ../nbs/81_runs.ipynb #b9f29546
 import os
-import resource
-import sys
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,6 +30,7 @@ from .crops import CropTraining, train_on_crops
 from .datasets import read_cuhk_sysu, read_prw
 from .detector import DetectorSettings, PersonSearcher
 from .inference import detect_scenes, embed_queries, spread_features
+from .metrics import peak_memory_mb
 from .objectives import IdentityObjective
 from .pretraining import ObjectTraining, object_weights
 from .part_objective import PartObjective
@@ -173,12 +172,6 @@ def new_objective(recipe: Recipe, data: SearchSet) -> nn.Module:
     if isinstance(recipe.objective, DetectionOnly):
         return NoObjective()
     return IdentityObjective(data.train, recipe.detector.feature_size, **memory_settings(recipe.objective))
-
-
-def peak_memory_mb() -> float:
-    "Largest resident memory of this process so far, in MB."
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def run_identity(recipe: Recipe, data: SearchSet, profile: str, seed: int) -> dict:

@@ -40,10 +40,10 @@ from ps_nb.core import (
 from .inference import whiten
 from .loading import InputSize
 from .memory import move_rows
-from .metrics import cost
+from .metrics import cost, peak_memory_mb
 from .pretraining import object_weights, varied
 from .recipes import check_profile, recipe_to_json
-from .runs import Run, device_name, object_training, peak_memory_mb, runs_folder
+from .runs import Run, device_name, object_training, runs_folder
 from .scenes import Detections, SearchSet
 from .training import check_finite, load_checkpoint, save_checkpoint
 
