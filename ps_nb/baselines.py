@@ -14,7 +14,6 @@ import inspect
 import os
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +22,7 @@ import cv2
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from .core import UserError, atomic_path, derived_seed, locked, numpy_generator, progress
+from .core import UserError, ahead, atomic_path, derived_seed, locked, numpy_generator, progress
 from .loading import read_image
 from .scenes import Detections, Protocol, Scene
 
@@ -88,8 +87,8 @@ def map_images(
         scene = scenes[number]
         return task(number, read_image(scene.path, scene.width, scene.height))
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(progress(pool.map(read_and_do, range(len(scenes))), description, total=len(scenes)))
+    results = ahead(read_and_do, range(len(scenes)), workers or os.cpu_count())
+    return list(progress(results, description, len(scenes)))
 
 
 def functions_of(value) -> list[Callable]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UserError', 'derived_seed', 'numpy_generator', 'torch_generator', 'seed_everything', 'choose_device', 'place',
            'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'atomic_path', 'write_bytes', 'write_text',
-           'json_text', 'write_json', 'read_json', 'fingerprint', 'locked', 'progress', 'alone', 'several_processes',
-           'process_mean']
+           'json_text', 'write_json', 'read_json', 'fingerprint', 'locked', 'progress', 'readers', 'ahead', 'alone',
+           'several_processes', 'process_mean']
 
 # %% ../nbs/00_core.ipynb #baf79fed
 import contextlib
@@ -18,7 +18,11 @@ import os
 import random
 import sys
 import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -212,6 +216,29 @@ def locked(folder: str | Path):
 def progress(iterable, description: str, total: int | None = None):
     "`iterable` with a progress bar when standard error is a terminal, untouched otherwise."
     return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())
+
+# %% ../nbs/00_core.ipynb #31a460fb
+def readers(device: torch.device) -> int:
+    "How many threads may read ahead of `device`: none of a CPU, one for each core, 8 at most, of a GPU."
+    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+
+
+def ahead(function: Callable, items: Iterable, workers: int) -> Iterator:
+    "`function` of each of `items`, in their order: by `workers` threads, at most two items each ahead, or when asked for."
+    if not workers:
+        yield from map(function, items)
+        return
+    waiting, items = deque(), iter(items)
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            waiting.extend(pool.submit(function, item) for item in islice(items, 2 * workers))
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+                yield result
+        finally:
+            for each in waiting:
+                each.cancel()
 
 # %% ../nbs/00_core.ipynb #e12d6d3d
 _by_itself = 0  # how many blocks of `alone` this process is in

@@ -6,6 +6,7 @@
 __all__ = ['read_image', 'InputSize', 'resize', 'mirror', 'Batch', 'make_batch', 'Augmentation', 'SceneBatches', 'epoch_batches']
 
 # %% ../nbs/13_loading.ipynb #257d45cb
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import UserError, numpy_generator, send
+from .core import UserError, ahead, numpy_generator, send
 from .scenes import Scene
 
 # %% ../nbs/13_loading.ipynb #7a760ea6
@@ -80,6 +81,10 @@ class Batch:
         "The batch on `device`."
         return Batch(send(self.images, device), self.sizes, [send(each, device) for each in self.boxes], self.scenes)
 
+    def pinned(self) -> "Batch":
+        "The batch in memory from which a GPU fetches by itself."
+        return Batch(self.images.pin_memory(), self.sizes, [each.pin_memory() for each in self.boxes], self.scenes)
+
 
 def make_batch(images: list[np.ndarray], boxes: list[np.ndarray], scenes: list[int], stride: int = 32) -> Batch:
     "Pad (H, W, 3) images to one size, a multiple of `stride` pixels, and put them into a `Batch`."
@@ -100,8 +105,8 @@ class Augmentation:
     flip: float = 0.5  # probability of mirroring
 
 # %% ../nbs/13_loading.ipynb #f1b7b36b
-class SceneBatches(torch.utils.data.Dataset):
-    """The batches of one epoch as a map-style data set: item `i` is batch `i`, whoever asks for it.
+class SceneBatches:
+    """The batches of one epoch: item `i` is batch `i`, whichever thread asks for it.
 
     `share`: number of this process and of all, which take equal parts of each batch. Raises `UserError` where they cannot.
     """
@@ -112,7 +117,7 @@ class SceneBatches(torch.utils.data.Dataset):
         self.part, self.parts = share
         if batch_size % self.parts:
             raise UserError(f"{self.parts} processes cannot share batches of {batch_size} scenes alike: start fewer that can")
-        self.cache, self.cache_left = {}, cache_bytes
+        self.cache, self.cache_left, self.caching = {}, cache_bytes, threading.Lock()
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -144,16 +149,17 @@ class SceneBatches(torch.utils.data.Dataset):
         scene = self.scenes[number]
         image = read_image(scene.path, scene.width, scene.height)
         result = resize(image, scene.boxes, *size.of(scene.width, scene.height))
-        if len(self.augmentation.sizes) == 1 and result[0].nbytes <= self.cache_left:
-            self.cache[number] = result
-            self.cache_left -= result[0].nbytes
+        with self.caching:
+            if len(self.augmentation.sizes) == 1 and result[0].nbytes <= self.cache_left and number not in self.cache:
+                self.cache[number] = result
+                self.cache_left -= result[0].nbytes
         return result
 
 # %% ../nbs/13_loading.ipynb #2cdb1d7e
 def epoch_batches(batches: SceneBatches, first: int = 0, workers: int = 0) -> Iterator[Batch]:
-    "The batches `first`, `first + 1`, … of the epoch begun last, made by `workers` processes (0: by this one)."
-    numbers = range(first, len(batches))
-    if workers == 0:
-        return (batches[number] for number in numbers)
-    return iter(torch.utils.data.DataLoader(torch.utils.data.Subset(batches, numbers), batch_size=None, num_workers=workers,
-                                            pin_memory=torch.cuda.is_available()))
+    "The batches `first`, `first + 1`, … of the epoch begun last; `workers` threads read ahead."
+
+    def read(number):
+        return batches[number].pinned() if torch.cuda.is_available() else batches[number]
+
+    return ahead(read, range(first, len(batches)), workers)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .core import UserError, pick
+from .core import UserError, ahead, pick, readers
 from .detector import Sampled
 from .first_neighbours import first_neighbour_clusters
 from .loading import SceneBatches, make_batch
@@ -66,11 +66,15 @@ def fuse(features: Tensor, alone: Tensor | None, paths: str) -> Tensor:
 @torch.no_grad()
 def describe_everybody(searcher: nn.Module, loader: SceneBatches, paths: str) -> Tensor:
     "(N, D) unit length: all people of the loader's scenes, unmirrored, at the first of its sizes."
-    parts, device = [], next(searcher.eval().parameters()).device
-    for start in range(0, len(loader.scenes), loader.batch_size):
-        numbers = list(range(len(loader.scenes))[start : start + loader.batch_size])
+    parts, device, every = [], next(searcher.eval().parameters()).device, range(len(loader.scenes))
+
+    def read(start):
+        numbers = list(every[start : start + loader.batch_size])
         images, boxes = zip(*(loader.resized(number, loader.augmentation.sizes[0]) for number in numbers))
-        batch = make_batch(images, boxes, numbers).to(device)
+        return make_batch(images, boxes, numbers)
+
+    for batch in ahead(read, every[:: loader.batch_size], readers(device)):
+        batch = batch.to(device)
         alone = None if paths == "search" else torch.cat(searcher.embed_alone(batch))
         parts.append(fuse(None if paths == "instance" else torch.cat(searcher.embed(batch)), alone, paths))
     return torch.cat(parts)

@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from .core import (UserError, atomic_path, choose_device, derived_seed, enough_memory, locked, place, process_mean,
-                         progress)
+                         progress, readers)
 from .loading import Augmentation, SceneBatches, epoch_batches
 from .scenes import Scene
 
@@ -199,12 +199,11 @@ class CheckpointKeeper:
 
 # %% ../nbs/50_training.ipynb #5725108a
 def train_epoch(accelerator: Accelerator, searcher: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer,
-                batches: SceneBatches, schedule: Schedule, seed: int, workers: int, keeper: CheckpointKeeper,
-                position: dict) -> None:
+                batches: SceneBatches, schedule: Schedule, seed: int, keeper: CheckpointKeeper, position: dict) -> None:
     "Train from `position` to the end of its epoch, adding to its totals; saves on the way when it is due."
     searcher.train()
     epoch, group, totals = position["epoch"], [], position["totals"]
-    waiting = epoch_batches(batches, position["batch"], workers)
+    waiting = epoch_batches(batches, position["batch"], readers(accelerator.device))
     for number, batch in enumerate(progress(waiting, f"epoch {epoch}", len(batches) - position["batch"]), position["batch"]):
         group.append(batch)
         last = number + 1 == len(batches)
@@ -248,7 +247,6 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
-    workers: int = 0,
     after_epoch: Callable[[int, nn.Module], dict] | None = None,
 ) -> list[dict]:
     """Train `searcher` by `objective` on `scenes`, or finish a run begun in `folder`. Returns the log, a row an epoch.
@@ -276,7 +274,7 @@ def train(
                 if hasattr(objective, "extract"):
                     objective.extract(plain, batches)
                 objective.begin_epoch(epoch)
-        train_epoch(accelerator, searcher, objective, optimiser, batches, schedule, seed, workers, keeper, position)
+        train_epoch(accelerator, searcher, objective, optimiser, batches, schedule, seed, keeper, position)
         steps = position["totals"].pop("steps")
         means = {name: float(process_mean(value / steps, accelerator.device)) for name, value in position["totals"].items()}
         row = {"epoch": epoch} | means | getattr(objective, "log", {}) | (after_epoch(epoch, plain) if after_epoch else {})

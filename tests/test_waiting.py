@@ -4,16 +4,19 @@ import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pretended import DEVICE, PretendedDevice
 
 from ps_nb.core import place, seed_everything
+from ps_nb.inference import embed_scenes
 from ps_nb.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
 from ps_nb.runs import new_network, new_objective
 from ps_nb.scenes import SearchSet
 from ps_nb.throughput import calm, fill_memory, noise_batch, random_scenes
 from ps_nb.training import train_step
+from ps_nb.twins import render_twin
 
 CPU = torch.device("cpu")
 # A suppression waits once an image. A step then waits for whom the regions show and for whom detection has found; cgps for how
@@ -81,6 +84,19 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
     suppressed = SUPPRESSIONS.get(system, (1, 2))
     expected = [each * images + more for each, more in zip(suppressed, WAITS[system])]
     assert [in_step.total(), in_search.total()] == expected, (in_step, in_search)
+
+
+def test_images_read_ahead_of_a_device_are_those_of_their_scenes(there, tmp_path):
+    recipe = oim("smoke")
+    data = render_twin("cuhk-twin", tmp_path / "twin", "smoke")
+    scenes = data.gallery[:6]
+    seed_everything(0)
+    searcher = calm(new_network(recipe.detector, data.train_persons))
+    plain = embed_scenes(searcher, scenes, recipe.test_size)
+    with there:
+        moved = embed_scenes(place(copy.deepcopy(searcher), DEVICE), scenes, recipe.test_size)
+    assert np.array_equal(moved.boxes, plain.boxes) and np.allclose(moved.features, plain.features, atol=1e-4)
+    assert len(plain.features) > 6 and not np.allclose(plain.features, plain.features[::-1], atol=1e-3)
 
 
 def test_what_a_gpu_would_refuse_is_refused(there):
