@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .inference import detect_image, on_image
+from .inference import detect_image, device_of, prepare
 from .loading import InputSize
 from .metrics import cost
 
@@ -27,7 +27,7 @@ def detection_gflops(
 ) -> float:
     "10⁹ floating-point operations of finding and describing everybody on one image, resized to `size`."
     searcher.eval()
-    batch, _ = on_image(searcher, image, np.zeros((0, 4), np.float32), size)
+    batch = prepare(image, np.zeros((0, 4)), size)[0].to(device_of(searcher))
     with FlopCounterMode(display=False) as counter:
         searcher.detect(batch)
     return counter.get_total_flops() / 1e9
