@@ -16,11 +16,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .baselines import colour_histogram, features_of_boxes, features_of_queries
+from .cases import ranked_row
 from .core import write_json
-from .drawing import ranked_people, save_figure, sighting
-from .evaluation import PRESETS, evaluate, find_candidates, in_order, score_search, search_space
+from .drawing import ranked_people, save_figure
+from .evaluation import evaluate, score_search
 from .inference import embed_queries, embed_scenes
-from .loading import read_image
 from .recipes import Recipe, oim, without_crops
 from .runs import Run, new_searcher, search_set, searched, trained
 from .scenes import Detections, SearchSet, split_statistics, usual_protocol
@@ -68,15 +68,8 @@ def median_query(detections: Detections, data: SearchSet, protocol: str) -> int:
 
 def ranked_picture(detections: Detections, data: SearchSet, protocol: str, number: int, top: int = 10) -> Figure:
     "Query `number` of the protocol beside the `top` people of its gallery found most similar."
-    asked = data.protocol(protocol)
-    query = asked.queries[number]
-    space = search_space(detections, detections.query_features, data.gallery, asked, PRESETS["standard"])
-    best = in_order(find_candidates(space, number, query))
-    people = []
-    for row, similarity, match in zip(best.detection[:top], best.similarity[:top], best.match[:top]):
-        scene = data.gallery[detections.scene_index[row]]
-        people.append(sighting(read_image(scene.path), detections.boxes[row], f"{similarity:.2f}", bool(match)))
-    return ranked_people(sighting(read_image(data.gallery[query.scene].path), query.box, "query"), people)
+    row = ranked_row(detections, data, protocol, number, top=top)
+    return ranked_people(row.query, row.people)
 
 # %% ../nbs/85_quickstart.ipynb #8adc5c5c
 def statistics_table(data: SearchSet) -> str:
