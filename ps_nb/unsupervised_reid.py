@@ -119,12 +119,16 @@ class CropNetwork(nn.Module):
         self.backbone.freeze(frozen_groups)
         self.feature = nn.Linear(backbone.stage_channels, feature_size)
 
+    def pooled(self, images: Tensor) -> Tensor:
+        "(N, C) of crops (N, 3, H, W) uint8."
+        return self.backbone.stage(self.backbone.stem(normalise(images))).float().mean(dim=(2, 3))
+
     def forward(self, images: Tensor) -> Tensor:
-        pooled = self.backbone.stage(self.backbone.stem(normalise(images))).float().mean(dim=(2, 3))
+        pooled = self.pooled(images)
         with torch.autocast(pooled.device.type, enabled=False):
             return functional.normalize(self.feature(pooled), dim=1)
 
-
+# %% ../nbs/77_unsupervised_reid.ipynb #f1594141
 def as_images(crops: np.ndarray, device: torch.device) -> Tensor:
     "(N, H, W, 3) uint8 to (N, 3, H, W) on `device`."
     return torch.from_numpy(np.ascontiguousarray(crops.transpose(0, 3, 1, 2))).to(device)
