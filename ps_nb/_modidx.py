@@ -1038,6 +1038,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ps_nb.training.choose_precision': ('training.html#choose_precision', 'ps_nb/training.py'),
                                 'ps_nb.training.leave_processes': ('training.html#leave_processes', 'ps_nb/training.py'),
                                 'ps_nb.training.load_checkpoint': ('training.html#load_checkpoint', 'ps_nb/training.py'),
+                                'ps_nb.training.load_optimiser': ('training.html#load_optimiser', 'ps_nb/training.py'),
                                 'ps_nb.training.locked_together': ('training.html#locked_together', 'ps_nb/training.py'),
                                 'ps_nb.training.new_optimiser': ('training.html#new_optimiser', 'ps_nb/training.py'),
                                 'ps_nb.training.parameter_groups': ('training.html#parameter_groups', 'ps_nb/training.py'),

@@ -146,4 +146,5 @@ def suppress(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> tup
     for place, each in enumerate(zip(boxes.float(), scores.float())):
         kept = nms(*each, threshold)[:limit]
         index[place, : len(kept)], there[place, : len(kept)] = kept, True
-    return index, send(there, boxes.device) & take(scores, index).isfinite()
+    there = send(there, boxes.device)
+    return index, there & take(scores, index).isfinite() if scores.shape[1] else there

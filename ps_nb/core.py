@@ -97,7 +97,7 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
     "`values` on `device`, which fetches them in its own time."
     if device.type == "cuda" and values.device.type == "cpu":
         values = values.pin_memory()
-    return values.to(device, non_blocking=True)
+    return values.to(device, non_blocking=values.device.type == "cpu")  # what comes back is waited for, or it is not there yet
 
 
 def pick(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:

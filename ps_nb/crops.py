@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import normalise
-from .core import UserError, alone, choose_device, derived_seed, numpy_generator, progress
+from .core import UserError, alone, choose_device, derived_seed, numpy_generator, place, progress
 from .loading import read_image
 from .losses import online_instance_matching
 from .memory import InstanceTable
 from .metrics import box_overlap
 from .parts import split_parts
 from .scenes import Scene
-from .training import Schedule, check_finite, load_checkpoint, new_optimiser, save_checkpoint, working_precision
+from .training import (Schedule, check_finite, load_checkpoint, load_optimiser, new_optimiser, save_checkpoint,
+                            working_precision)
 
 # %% ../nbs/58_crops.ipynb #aa4da16a
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class CropClasses(nn.Module):
 
 
 class CropMatching(nn.Module):
-    """Crops told apart by online instance matching: `features` (N, D) of all crops, at the start, and their `labels` (N,).
+    """Crops told apart by online instance matching: `features` (N, D) of all crops, at the start, and, on the processor, their
+    `labels` (N,).
     Features of several `parts` (Yan et al. 2019) have a memory for each, and the mean of their losses.
     """
 
@@ -171,7 +173,7 @@ class CropMatching(nn.Module):
         return torch.stack(losses).mean(), torch.stack(scores).mean(dim=0)
 
     def update(self, features: Tensor, labels: Tensor) -> None:
-        "Move the memories."
+        "Move the memories by features (N, D) with `labels` (N,), on the processor."
         for part, memory in zip(split_parts(features.detach(), len(self.memories)).unbind(dim=1), self.memories):
             memory.update(part, labels)
 
@@ -195,7 +197,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
         loss.backward()
         nn.utils.clip_grad_norm_(searcher.parameters(), clip)
         optimiser.step()
-        teacher.update(features, target)
+        teacher.update(features, torch.from_numpy(labels[chosen]))
         total += loss.detach() * len(chosen)
         right += (scores.argmax(dim=1) == target).sum()
     check_finite({"identity": total}, f"in epoch {epoch} on crops")
@@ -212,18 +214,18 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     classifies = hasattr(searcher.heads, "classify")
     crops, labels = training_crops(scenes, seed) if classifies else crops_of_everybody(scenes)
     chosen = choose_device(device)
-    searcher = searcher.to(chosen).eval()
+    searcher = place(searcher, chosen).eval()
     some = crop_batch(crops[:16], settings.height, settings.width).to(chosen)
     precision = working_precision(chosen, precision, lambda: describe_crops(searcher, some))
     teacher = CropClasses() if classifies else CropMatching(
-        all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels).to(chosen), settings,
+        all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels), settings,
         len(searcher.settings.parts) + 1)
     optimiser = new_optimiser(searcher, replace(schedule, learning_rate=settings.learning_rate))
     checkpoint = Path(folder) / "checkpoint.pt"
     state = load_checkpoint(checkpoint) or {"log": []}
     if state["log"]:
         searcher.load_state_dict(state["searcher"])
-        optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(optimiser, state["optimiser"])
         teacher.load_state_dict(state["teacher"])
     for epoch in range(len(state["log"]), settings.epochs):
         rate = settings.learning_rate * 0.1 ** sum(epoch >= each for each in settings.drop_epochs)

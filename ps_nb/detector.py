@@ -266,7 +266,7 @@ class RegionHeads(nn.Module):
 def best_of_each(settings, boxes: Tensor, scores: Tensor, *others: Tensor):
     "Lists by image of boxes, scores and `others`: what threshold and suppression leave of (B, N, …), best first."
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
-    hidden = narrow | (scores < settings.score_threshold)
+    hidden = narrow | ~(scores >= settings.score_threshold)  # so that no number is hidden too
     index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
     counts = kept.sum(dim=1).tolist()
     return ([each[:count] for each, count in zip(take(every, index), counts)] for every in (boxes, scores, *others))

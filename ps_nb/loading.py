@@ -160,6 +160,6 @@ def epoch_batches(batches: SceneBatches, first: int = 0, workers: int = 0) -> It
     "The batches `first`, `first + 1`, … of the epoch begun last; `workers` threads read ahead."
 
     def read(number):
-        return batches[number].pinned() if torch.cuda.is_available() else batches[number]
+        return batches[number].pinned() if workers and torch.cuda.is_available() else batches[number]
 
     return ahead(read, range(first, len(batches)), workers)

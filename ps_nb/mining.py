@@ -169,7 +169,10 @@ def mine_pass(features: Tensor, offsets: Tensor, block: int = 512, **settings) -
 
 # %% ../nbs/36_mining.ipynb #a08fc7b9
 def pair_quality(first: Tensor, second: Tensor, identities: Tensor, offsets: Tensor) -> dict[str, float]:
-    "`precision` and `recall` of mined pairs over people with identity (N,) and pairs of different scenes; NaN where undefined."
+    """`precision` and `recall` of mined pairs over people with identity (N,) and pairs of different scenes; NaN where undefined.
+
+    All on one device.
+    """
     one, other = identities[first.long()], identities[second.long()]
     known = (one >= 0) & (other >= 0)
     right = int((known & (one == other)).sum())

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SAVE_EVERY', 'CHECK_EVERY', 'FEWER', 'Schedule', 'rate_at', 'parameter_groups', 'new_optimiser', 'choose_precision',
            'working_precision', 'leave_processes', 'prepare_accelerator', 'locked_together', 'save_checkpoint',
-           'load_checkpoint', 'train_step', 'check_finite', 'CheckpointKeeper', 'train_epoch', 'searcher_precision',
-           'train']
+           'load_optimiser', 'load_checkpoint', 'train_step', 'check_finite', 'CheckpointKeeper', 'train_epoch',
+           'searcher_precision', 'train']
 
 # %% ../nbs/50_training.ipynb #5cbbd543
 import atexit
@@ -127,6 +127,14 @@ def save_checkpoint(path: Path, state: dict) -> None:
         torch.save(state, temporary)
 
 
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict) -> None:
+    "Fill `optimiser`, its momenta laid out as the parameters: a fused step takes both as they lie, on each device in its way."
+    optimiser.load_state_dict(state)
+    for parameter, kept in optimiser.state.items():
+        if kept.get("momentum_buffer") is not None:
+            kept["momentum_buffer"] = torch.empty_like(parameter).copy_(kept["momentum_buffer"])
+
+
 def load_checkpoint(path: Path) -> dict | None:
     "The state saved at `path`, None where there is none. Raises `UserError` on a file that cannot be read."
     if not path.exists():
@@ -188,8 +196,16 @@ class CheckpointKeeper:
             return None
         if state["schedule"] != self.schedule:
             raise UserError(f"{self.path} was made with another schedule: delete it or train in another folder")
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
+        try:
+            for name, part in self.parts.items():
+                if isinstance(part, torch.optim.Optimizer):
+                    load_optimiser(part, state[name])
+                else:
+                    part.load_state_dict(state[name])
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (KeyError, RuntimeError, ValueError):
+            raise UserError(f"{self.path} was made by another version: delete it to start again") from None
         return state["position"]
 
     @property
@@ -262,7 +278,8 @@ def train(
     batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed, share=share)
     searcher, optimiser = accelerator.prepare(plain, new_optimiser(plain, schedule))
     keeper = CheckpointKeeper(Path(folder) / "checkpoint.pt", schedule, searcher=plain, objective=objective, optimiser=optimiser)
-    position = keeper.restore()
+    with enough_memory(FEWER.format(schedule.batch_size)):
+        position = keeper.restore()
     if position is None:
         with enough_memory(FEWER.format(schedule.batch_size)):
             objective.begin(plain, batches)

@@ -91,9 +91,10 @@ def two_step(method: str, profile: str) -> CropClusters:
                         drop_epochs=(), mean_momentum=0.9, neighbours=8, expansion=3)
 
 # %% ../nbs/89_two_step.ipynb #3b6e3cd7
-def random_crop_network(backbone: str, feature_size: int) -> CropNetwork:
+def random_crop_network(settings: CropClusters) -> CropNetwork:
     "A network for crops that learns in all its groups, its weights drawn at random."
-    return CropNetwork(Backbone(backbone, batch_statistics=True), feature_size, frozen_groups=0)
+    backbone = Backbone(settings.backbone, batch_statistics=True)
+    return CropNetwork(backbone, settings.feature_size, (settings.height, settings.width), frozen_groups=0)
 
 
 @torch.no_grad()
@@ -105,7 +106,7 @@ def in_parts(function, crops: np.ndarray, device: torch.device, size: int = 64) 
 def new_crop_network(settings: CropClusters, crops: np.ndarray, profile: str, seed: int, device: torch.device) -> CropNetwork:
     "A network with starting weights, whose last layer whitens `crops`."
     seed_everything(seed)
-    network = random_crop_network(settings.backbone, settings.feature_size).to(device)
+    network = random_crop_network(settings).to(device)
     if settings.weights == "imagenet":
         load_weights(network.backbone, imagenet_weights(settings.backbone))
     else:
@@ -215,7 +216,7 @@ def train_crop_epoch(settings: CropClusters, networks: list, means: list, optimi
         tuning.step()
         total += loss.detach()
         if settings.method == "spcl":
-            move_rows(memory, rows, features.detach(), settings.momentum)
+            move_rows(memory, torch.from_numpy(chosen), features.detach(), settings.momentum)
         for mean, network in zip(means, networks):
             follow(mean, network, settings.mean_momentum)
     check_finite({"crops": total}, f"in epoch {epoch} on crops")
@@ -279,7 +280,7 @@ def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed
             write_json(folder / "run.json", identity | {"device": device_name(chosen), "seconds": time.monotonic() - started,
                                                         "log": log, "peak_memory_mb": peak_memory_mb()})
             (folder / "checkpoint.pt").unlink()
-    network = random_crop_network(settings.backbone, settings.feature_size)
+    network = random_crop_network(settings)
     network.load_state_dict(load_file(folder / "network.safetensors"))
     return Run(folder, settings, network.to(chosen).eval(), read_json(folder / "run.json"))
 

@@ -110,7 +110,6 @@ def test_runs_of_boxes_alone_see_no_identity(tmp_path):
     objective = new_objective(rsiam("smoke"), data)
     assert objective.images.tolist() == [0, 1, 1, 2, 3, 3, 4, 5, 5]
     assert {name for name, _ in objective.named_buffers()} == {"images", "memory", "labels"}
-    assert objective.rows.values.tolist() == [*range(9), -2]
     assert objective.rows.values.tolist() == [*range(9), -2]  # numbers of rows, not of people
 
 

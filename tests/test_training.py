@@ -134,3 +134,35 @@ def test_a_checkpoint_of_another_schedule_is_refused(tmp_path):
     assert CheckpointKeeper(path, Schedule(epochs=3), searcher=layer).restore() == {"epoch": 1}
     with pytest.raises(UserError, match="another schedule"):
         CheckpointKeeper(path, Schedule(epochs=4), searcher=layer).restore()
+
+
+def test_a_run_goes_on_where_weights_lie_differently(tmp_path):
+    schedule = Schedule()
+
+    def begun(layout):
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(3, 4, 3).to(memory_format=layout)
+        optimiser = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, fused=True)
+        keeper = CheckpointKeeper(tmp_path / "checkpoint.pt", schedule, searcher=network, optimiser=optimiser)
+        return network, optimiser, keeper
+
+    def step(network, optimiser):
+        optimiser.zero_grad()
+        network(torch.ones(1, 3, 5, 6).cumsum(dim=3)).square().mean().backward()
+        optimiser.step()
+
+    on_gpu, optimiser, keeper = begun(torch.channels_last)
+    step(on_gpu, optimiser)
+    keeper.save({"epoch": 0})
+    on_cpu, its, other = begun(torch.contiguous_format)
+    assert other.restore() == {"epoch": 0} and torch.equal(on_cpu.weight, on_gpu.weight)
+    step(on_gpu, optimiser)
+    step(on_cpu, its)
+    assert torch.allclose(on_cpu.weight, on_gpu.weight, rtol=1e-4)
+
+
+def test_a_checkpoint_of_other_parts_is_refused(tmp_path):
+    keeper = CheckpointKeeper(tmp_path / "checkpoint.pt", Schedule(), searcher=torch.nn.Linear(2, 3))
+    keeper.save({"epoch": 0})
+    with pytest.raises(UserError, match="checkpoint.pt was made by another version: delete it to start again"):
+        CheckpointKeeper(tmp_path / "checkpoint.pt", Schedule(), searcher=torch.nn.Conv2d(2, 3, 1)).restore()
