@@ -20,7 +20,7 @@ from torch import nn
 from .context import ContextScorer, GraphSettings, attention_rescorer, context_rescorer, make_crowd, train_scorer
 from .core import UserError, atomic_path, fingerprint, locked, read_json, write_json
 from .evaluation import EvaluationSettings, evaluate
-from .inference import embed_boxes, embed_scenes
+from .inference import device_of, embed_boxes, embed_scenes
 from .loading import read_image
 from .parts import BODY, PART_NAMES, RelativeAttention, only_part, split_parts
 from .recipes import check_profile, recipe_to_json
@@ -58,13 +58,13 @@ def load_scorer(run: Run, path: str | Path) -> ContextScorer:
         scorer.load_state_dict(load_file(path.with_suffix(".safetensors")))
     except Exception as error:
         raise UserError(f"{path} is no context graph of this model ({type(error).__name__}): learn it again") from None
-    return scorer.to(next(run.searcher.parameters()).device).eval()
+    return scorer.to(device_of(run.searcher)).eval()
 
 
 def trained_scorer(run: Run, data: SearchSet, settings: GraphSettings, seed: int = 0) -> ContextScorer:
     "The context graph on top of `run`, found or learned from the training scenes of `data`. `UserError` as `train_scorer`."
     attention = relative_attention(run)
-    stem, device = run.folder / graph_name(settings, seed), next(run.searcher.parameters()).device
+    stem, device = run.folder / graph_name(settings, seed), device_of(run.searcher)
     with locked(run.folder):
         if not stem.with_suffix(".json").exists():
             started = time.monotonic()

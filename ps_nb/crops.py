@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from .backbones import normalise
 from .core import UserError, alone, choose_device, derived_seed, numpy_generator, place, progress
+from .inference import device_of
 from .loading import read_image
 from .losses import online_instance_matching
 from .memory import InstanceTable
@@ -125,7 +126,7 @@ def describe_crops(searcher: nn.Module, images: Tensor) -> Tensor:
 def all_crop_features(searcher: nn.Module, crops: list[np.ndarray], height: int, width: int) -> Tensor:
     "(N, D) float32: features of one crop or more, each resized to `height` × `width`, 64 at a time."
     searcher.eval()
-    device = next(searcher.parameters()).device
+    device = device_of(searcher)
     return torch.cat([describe_crops(searcher, crop_batch(crops[start : start + 64], height, width).to(device)).float()
                       for start in range(0, len(crops), 64)])
 
@@ -183,7 +184,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
     "One pass over the crops in random order; mean loss `identity` and the share classified rightly on the way, `right`."
     draw = numpy_generator(seed, "crops epoch", epoch)
     torch.manual_seed(derived_seed(seed, "crops dropout", epoch))
-    order, device = draw.permutation(len(crops)), next(searcher.parameters()).device
+    order, device = draw.permutation(len(crops)), device_of(searcher)
     total, right, known = torch.zeros((), device=device), torch.zeros((), device=device), int((labels >= 0).sum())
     searcher.train()
     for start in progress(range(0, len(order), settings.batch_size), f"crops, epoch {epoch}"):

@@ -18,7 +18,7 @@ from .baselines import Describe
 from .cost import detection_gflops
 from .crops import crop_batch, describe_crops, embed_crops
 from .evaluation import PRESETS, EvaluationSettings, evaluate, evaluate_detection, match_detections, meet_people
-from .inference import detect_image
+from .inference import detect_image, device_of
 from .metrics import cost, precision_recall
 from .recipes import Recipe
 from .runs import Run, find_people, trained
@@ -110,7 +110,7 @@ def operations_per_image(detector: Run, describer: Run, joint: Run, images: list
     def searching(run):
         return sum(detection_gflops(run.searcher, image, run.recipe.test_size) for image in images) / len(images)
 
-    crops, device = describer.recipe.objective, next(describer.searcher.parameters()).device
+    crops, device = describer.recipe.objective, device_of(describer.searcher)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         describe_crops(describer.searcher.eval(), crop_batch(images[:1], crops.height, crops.width).to(device))
     return {"separate": searching(detector) + boxes * counter.get_total_flops() / 1e9, "joint": searching(joint)}

@@ -94,7 +94,7 @@ def peak_memory_mb() -> float:
     "Largest resident memory of this process so far, in MB of 2²⁰ bytes."
     status = Path("/proc/self/status")
     peaks = [line.split()[1] for line in (status.read_text().splitlines() if status.exists() else ()) if line.startswith("VmHWM")]
-    if peaks:  # where there is no such file, a process does not inherit the peak of the one that started it
+    if peaks:  # on Linux, whose other counter starts at the peak of the process that started this one
         return int(peaks[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 

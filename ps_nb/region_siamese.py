@@ -16,6 +16,7 @@ from torch.nn import functional
 from .core import UserError, ahead, pick, readers
 from .detector import Sampled
 from .first_neighbours import first_neighbour_clusters
+from .inference import device_of
 from .loading import SceneBatches, make_batch
 from .losses import shared_mean
 from .memory import gather_people, move_rows
@@ -66,7 +67,7 @@ def fuse(features: Tensor, alone: Tensor | None, paths: str) -> Tensor:
 @torch.no_grad()
 def describe_everybody(searcher: nn.Module, loader: SceneBatches, paths: str) -> Tensor:
     "(N, D) unit length: all people of the loader's scenes, unmirrored, at the first of its sizes."
-    parts, device, every = [], next(searcher.eval().parameters()).device, range(len(loader.scenes))
+    parts, device, every = [], device_of(searcher.eval()), range(len(loader.scenes))
 
     def read(start):
         numbers = list(every[start : start + loader.batch_size])

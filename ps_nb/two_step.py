@@ -37,7 +37,7 @@ from ps_nb.core import (
     seed_everything,
     write_json,
 )
-from .inference import whiten
+from .inference import device_of, whiten
 from .loading import InputSize
 from .memory import move_rows
 from .metrics import cost, peak_memory_mb
@@ -290,7 +290,7 @@ def describe_crops(image: np.ndarray, boxes: np.ndarray, network: CropNetwork, h
     if not len(boxes):
         return np.zeros((0, network.feature.out_features), np.float32)
     crops = np.ascontiguousarray(standard_crops(image, boxes, height, width).transpose(0, 3, 1, 2))
-    return in_parts(network, crops, next(network.parameters()).device).float().cpu().numpy()
+    return in_parts(network, crops, device_of(network)).float().cpu().numpy()
 
 
 def described_again(found: Detections, run: Run, data: SearchSet, protocol: str) -> Detections:
