@@ -6,7 +6,7 @@
 __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile', 'Seed', 'Model', 'Graph', 'SYSTEMS',
            'quickstart_command', 'train_command', 'detect_command', 'reproduce_command', 'report_command',
            'evaluate_command', 'check_command', 'statistics_command', 'render_command', 'convert_command',
-           'feature_fingerprint', 'index_command', 'draw_company', 'query_command', 'main']
+           'feature_fingerprint', 'print_skipped', 'index_command', 'draw_company', 'query_command', 'main']
 
 # %% ../nbs/90_cli.ipynb #86be34fb
 import sys
@@ -34,7 +34,8 @@ from .report import write_report
 from .reproduce import reproduce
 from .runs import Run, find_people, load_run, trained
 from .scenes import load_detections
-from .search import GalleryIndex, SearchResult, draw_search, index_images, load_index, query_box, search_box, write_search
+from .search import (GalleryIndex, SearchResult, draw_search, index_images, load_index, moved, printable, query_box,
+                          search_box, write_search)
 from .twins import TWINS, render_twin
 
 # %% ../nbs/90_cli.ipynb #7c9a5af2
@@ -189,15 +190,26 @@ def feature_fingerprint(run: Run) -> str:
     return fingerprint([model_fingerprint(run.searcher), run.recipe.test_size.shorter, run.recipe.test_size.longer])
 
 
+def print_skipped(skipped: dict[str, str], shown: int = 20) -> None:
+    "Print the first reasons to standard error, one a line."
+    for reason in list(skipped.values())[:shown]:
+        print(f"skipped: {' '.join(reason.split())}", file=sys.stderr)
+    if len(skipped) > shown:
+        print(f"skipped: and {len(skipped) - shown} more", file=sys.stderr)
+
+
 @search_app.command("index")
 def index_command(model: Model, images: Annotated[list[Path], typer.Argument(help="Images, videos or folders of them.")],
                   out: Annotated[Path, typer.Option(help="Folder of the index; an existing one is extended.")],
                   stride: Annotated[int, typer.Option(help="Every how many frames of a video.")] = 30,
+                  strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
                   device: Device = "auto") -> None:
-    """Find and describe everybody in images or videos, once. Interrupted, it goes on where it stopped."""
+    """Find and describe everybody in images or videos, once; what cannot be read is skipped and listed. Interrupted, it goes
+    on where it stopped."""
     run = load_run(model, device)
     index = index_images(images, lambda image: detect_image(run.searcher, image, run.recipe.test_size),
-                         feature_fingerprint(run), out, stride)
+                         feature_fingerprint(run), out, stride, strict)
+    print_skipped(index.skipped)
     print(f"{len(index)} people in {len(index.images)} images: {out}")
 
 # %% ../nbs/90_cli.ipynb #58bc7104
@@ -209,7 +221,10 @@ def draw_company(scorer: ContextScorer, asked: Asked, pixels: np.ndarray, people
     inside = people.detections.of(there)
     away = np.abs(people.detections.boxes[inside] - best[["x1", "y1", "x2", "y2"]].to_numpy(float)).sum(axis=1)
     joined = joined_pairs(scorer, asked, people.detections, inside.start + int(away.argmin()))
-    [(_, shown)] = read_images([people.images[there]])
+    picture = next(read_images([people.images[there]], {}), None)
+    if picture is None:  # it is gone, which the answer survives
+        return
+    _, shown = picture
     figure = context_picture(pixels, shown, (joined.probe, joined.gallery), joined.similarity, joined.weights)
     save_figure(figure, out / "context.png", limit=None)
 
@@ -220,6 +235,11 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
                   box: Annotated[str, typer.Option(help="The person's box in it, pixels: x1,y1,x2,y2.")],
                   out: Annotated[Path, typer.Option(help="Folder for search.json, search.csv and search.png.")],
                   top: Annotated[int, typer.Option(help="How many people to show.")] = 10,
+                  one_per_image: Annotated[bool, typer.Option("--one-per-image", help="Each image, and each second of a video, "
+                                                              "once.")] = False,
+                  keep_own: Annotated[bool, typer.Option("--keep-own", help="Show people of the image itself too, where it is in "
+                                                         "the index.")] = False,
+                  photos: Annotated[Path | None, typer.Option(help="Where the indexed photographs lie now.")] = None,
                   graph: Graph = None, device: Device = "auto") -> None:
     """Look for the person in a box of an image among everybody in an index."""
     try:
@@ -230,18 +250,23 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
     people, pixels = load_index(index, feature_fingerprint(run)), read_query(image)
     if not people.complete:
         print("the index is unfinished: run search index again to complete it", file=sys.stderr)
-    size, rescore = run.recipe.test_size, None
+    people = people if photos is None else moved(people, photos)
+    size, rescore, lost = run.recipe.test_size, None, {}
     if graph is not None:
         scorer, place = load_scorer(run, graph), query_box(corners, pixels.shape[1], pixels.shape[0])
         probe, others = embed_boxes(run.searcher, pixels, place[None], size)[0], detect_image(run.searcher, pixels, size)
         asked = ask(scorer.attention, probe, place, others)
         rescore = search_rescorer(scorer, asked, people.detections)
     result = search_box(people, image, pixels, corners,
-                        lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, size), top, rescore=rescore)
-    write_search(result, out, draw_search(result, pixels, people))
+                        lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, size), top, one_per_image,
+                        rescore=rescore, keep_own=keep_own)
+    write_search(result, out, draw_search(result, pixels, people, lost))
+    print_skipped(lost)
+    if lost:
+        print("photographs that were moved are found with --photos FOLDER", file=sys.stderr)
     if graph is not None and len(result.people):
         draw_company(scorer, asked, pixels, people, result, out)
-    print(result.people.to_string(index=False))
+    print(result.people.assign(image=result.people["image"].map(printable)).to_string(index=False))
     print(out / "search.png")
 
 # %% ../nbs/90_cli.ipynb #af8061fb

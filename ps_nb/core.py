@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['UserError', 'derived_seed', 'numpy_generator', 'torch_generator', 'seed_everything', 'choose_device', 'place',
            'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'atomic_path', 'write_bytes', 'write_text',
-           'json_text', 'write_json', 'read_json', 'fingerprint', 'locked', 'progress', 'readers', 'ahead', 'alone',
-           'several_processes', 'process_mean']
+           'json_text', 'write_json', 'read_json', 'fingerprint', 'file_checksum', 'locked', 'progress', 'readers',
+           'ahead', 'alone', 'several_processes', 'process_mean']
 
 # %% ../nbs/00_core.ipynb #baf79fed
 import contextlib
@@ -197,6 +197,18 @@ def fingerprint(value, length: int = 12) -> str:
     "The first `length` hexadecimal digits of the SHA-256 of `value`'s canonical JSON (or of the bytes given)."
     content = value if isinstance(value, bytes) else json_text(value, indent=None).encode()
     return hashlib.sha256(content).hexdigest()[:length]
+
+
+def file_checksum(path: str | Path) -> str:
+    "The SHA-256 of a file's bytes, 64 hexadecimal digits. Raises `UserError` when it cannot be read."
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    return digest.hexdigest()
 
 # %% ../nbs/00_core.ipynb #bc9a2eec
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def test_files_are_found_once_in_natural_order(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.jpg").mkdir()
     names = [name for name, _ in find_files([tmp_path])]
-    assert names == [f"{tmp_path.name}/{rest}" for rest in ("a.png", "b/s9.jpeg", "b/s10.JPG")]
+    assert names == [f"{tmp_path.name}/{rest}" for rest in ("a.png", "b/s9.jpeg", "b/s10.JPG", "noise.heic")]
     assert all(path.is_absolute() and path.is_file() for _, path in find_files([tmp_path]))
 
 
@@ -103,7 +103,7 @@ def test_a_broken_video_says_nothing_on_standard_error(tmp_path):
 @pytest.mark.parametrize("codec, suffix", [("MJPG", "avi"), ("mp4v", "mp4")])
 def test_frames_are_the_ones_their_numbers_say(tmp_path, codec, suffix):
     path = write_video(tmp_path / f"walk.{suffix}", steps(40), codec)
-    found = dict(video_frames(path, lambda number: number % 7 == 3))
+    found = {number: frame for number, _, frame in video_frames(path, lambda number: number % 7 == 3)}
     assert list(found) == [3, 10, 17, 24, 31, 38]
     assert [round((frame.mean() + 2) / 5) for frame in found.values()] == list(found)  # video darkens greys by 1 to 4
     again = read_query(f"{path}#000024")
@@ -113,7 +113,7 @@ def test_frames_are_the_ones_their_numbers_say(tmp_path, codec, suffix):
 def test_colours_of_a_video_are_red_green_blue(tmp_path):
     red = np.zeros((64, 64, 3), np.uint8)
     red[:, :, 0] = 200
-    _, frame = next(video_frames(write_video(tmp_path / "red.avi", [red] * 3), lambda number: True))
+    _, _, frame = next(video_frames(write_video(tmp_path / "red.avi", [red] * 3), lambda number: True))
     assert frame[:, :, 0].mean() > 180 and frame[:, :, 2].mean() < 20
 
 
@@ -159,3 +159,113 @@ def test_a_query_that_is_gone_is_named(tmp_path):
     assert np.array_equal(read_query(hash_in_name), noise(5))
     with pytest.raises(UserError, match="gone.png"):
         list(read_images([GalleryImage("gone.png", str(tmp_path / "gone.png"), -1, "")]))
+
+
+# ---------------------------------------------------------------- one decoder
+
+
+TURNED = {1: lambda image: image, 2: np.fliplr, 3: lambda image: np.rot90(image, 2), 4: np.flipud,
+          5: lambda image: image.swapaxes(0, 1), 6: lambda image: np.rot90(image, -1),
+          7: lambda image: np.rot90(image, 2).swapaxes(0, 1), 8: np.rot90}
+
+
+@pytest.mark.parametrize("name, options", [("a.tif", {}), ("a.tiff", {"compression": "tiff_lzw"}), ("a.png", {}),
+                                           ("a.webp", {"lossless": True}), ("a.jpg", {"quality": 100, "subsampling": 0})])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_in_every_format(tmp_path, name, options, orientation):
+    header = Image.Exif()
+    header[0x0112] = orientation
+    smooth = np.add.outer(np.arange(24), 3 * np.arange(32))[:, :, None] + np.array([0, 40, 80])
+    path = save(tmp_path / name, smooth.astype(np.uint8), exif=header, **options)
+    found, expected = read_upright(path).astype(int), TURNED[orientation](smooth)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= (12 if name.endswith("jpg") else 0)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("colours", [1, 3, 4])
+def test_deep_colours_are_scaled_by_their_range(tmp_path, suffix, bits, colours):
+    eight = noise(4)
+    eight[0, 0] = 255
+    deep = np.rint(eight * ((2**bits - 1) / 255)).astype(np.uint16)
+    stored = np.dstack([deep[:, :, ::-1], np.full(deep.shape[:2], deep.max())]) if colours == 4 else deep[:, :, ::-1]
+    cv2.imwrite(str(tmp_path / f"a.{suffix}"), stored[:, :, 2] if colours == 1 else stored)
+    expected = np.repeat(eight[:, :, :1], 3, axis=2) if colours == 1 else eight
+    assert np.abs(read_upright(tmp_path / f"a.{suffix}").astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_deep_pictures_are_turned_once(tmp_path, suffix, orientation):
+    header = Image.Exif()
+    header[0x0112] = orientation
+    deep = np.random.default_rng(0).integers(0, 4096, (6, 9), dtype=np.uint16)
+    deep[0, 0] = 4095
+    Image.fromarray(deep).save(tmp_path / f"a.{suffix}", exif=header)
+    expected = TURNED[orientation](np.rint(deep * np.float32(255 / 4095)))
+    assert np.array_equal(read_upright(tmp_path / f"a.{suffix}")[:, :, 0], expected)
+
+
+def test_pictures_of_every_mode(tmp_path):
+    red = Image.new("RGB", (32, 24), (250, 10, 10))
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    red.save(tmp_path / "progressive.jpg", progressive=True, quality=95)
+    red.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    red.convert("RGBA").save(tmp_path / "alpha.png")
+    for name in ("walk.gif", "walk.webp"):
+        red.save(tmp_path / name, save_all=True, append_images=[Image.new("RGB", (32, 24), (0, 0, 250))])
+    for path in tmp_path.iterdir():
+        found = read_upright(path).astype(int)
+        assert found.shape == (24, 32, 3) and np.abs(found - [250, 10, 10]).max() <= 14, path.name
+    Image.new("RGBA", (32, 24), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert (read_upright(tmp_path / "clear.png") == 255).all()
+
+
+@pytest.mark.parametrize("name, content, advice", [("a.jpg", b"\0\0\0\x18ftypheic" + bytes(99), "convert it to JPEG"),
+                                                   ("a.heic", b"\0\0\0\x18ftypmif1" + bytes(99), "convert it to JPEG")])
+def test_heic_is_refused_with_advice(tmp_path, name, content, advice):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=advice):
+        read_upright(tmp_path / name)
+    assert len(find_files([tmp_path])) == 1
+
+
+def test_fractions_are_refused_in_one_line(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((6, 9), dtype=np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match="unusual range"):
+        read_upright(tmp_path / "a.tiff")
+
+
+def test_a_hundred_megapixels_are_read_without_a_word(tmp_path, recwarn):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    assert read_upright(tmp_path / "large.png").shape == (10_000, 10_000, 3) and not recwarn.list
+
+
+def test_an_estimated_count_is_no_broken_tail(tmp_path, monkeypatch):
+    path, capture = write_video(tmp_path / "walk.avi", steps(30)), cv2.VideoCapture
+
+    class Estimate:
+        "Says that 1000 frames a second were promised for as long as the video lasts, as recordings of browsers do."
+        def __init__(self, name):
+            self.film = capture(name)
+
+        def __getattr__(self, name):
+            return getattr(self.film, name)
+
+        def get(self, key):
+            return {cv2.CAP_PROP_FRAME_COUNT: 3000, cv2.CAP_PROP_FPS: 1000}.get(key) or self.film.get(key)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Estimate)
+    assert len(list(video_frames(path, lambda number: True))) == 30
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path):
+    save(tmp_path / "elsewhere" / "b.png", noise(0))
+    save(tmp_path / "photos" / "a 'quoted\"\nname.png", noise(1))
+    (tmp_path / "photos" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "photos" / "loop").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos" / "lost.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    os.mkfifo(tmp_path / "photos" / "pipe.jpg")
+    skipped = {}
+    images = [image.name for image, _ in new_images(find_files([tmp_path / "photos"]), 1, [], skipped)]
+    assert sorted(images) == ["photos/a 'quoted\"\nname.png", "photos/more/b.png"] and list(skipped) == ["photos/lost.jpg"]

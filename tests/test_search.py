@@ -28,6 +28,7 @@ from ps_nb.search import (
     draw_search,
     index_images,
     load_index,
+    moved,
     nearest,
     query_box,
     search_box,
@@ -180,12 +181,15 @@ def test_an_unreadable_image_ends_the_run_but_keeps_the_work(tmp_path):
     photos = make_photos(tmp_path / "photos", 4)
     (photos / "s2.png").write_bytes((photos / "s2.png").read_bytes()[:60])
     with pytest.raises(UserError, match="s2.png") as caught:
-        index_images([photos], detect, "toy", tmp_path / "index")
+        index_images([photos], detect, "toy", tmp_path / "index", strict=True)
     assert "\n" not in str(caught.value)
     assert len(load_index(tmp_path / "index").images) == 2
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    assert index.complete and len(index.images) == 3 and list(index.skipped) == ["photos/s2.png"]
+    assert read_json(tmp_path / "index" / "index.json")["skipped"] == index.skipped
     (photos / "s2.png").unlink()
     rest = Detector()
-    assert index_images([photos], rest, "toy", tmp_path / "index").complete and len(rest.seen) == 1
+    assert index_images([photos], rest, "toy", tmp_path / "index").complete and len(rest.seen) == 0
 
 
 def test_images_without_people_are_indexed_too(tmp_path):
@@ -278,16 +282,14 @@ def test_missing_foreign_and_future_indices_are_refused(tmp_path):
     folder = tmp_path / "index"
     index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", folder)
     manifest = read_json(folder / "index.json")
-    for changed, message in [({"version": 2}, "version 2"), ({"width": 5}, "is listed with"), ({"parts": []}, None),
+    for changed, message in [({"version": 1}, "version 1"), ({"width": 5}, "is listed with"), ({"parts": []}, "lists no images"),
+                             ({"parts": [manifest["parts"][0] | {"file": "../index/part-00000.npz"}]}, "not the list"),
                              ({"parts": [manifest["parts"][0] | {"people": 1}]}, "is listed with"),
                              ({"parts": [manifest["parts"][0] | {"images": 4}]}, "is listed with"),
                              ({"parts": [manifest["parts"][0] | {"file": "part-00009.npz"}]}, "part-00009.npz")]:
         (folder / "index.json").write_text(json.dumps(manifest | changed))
-        if message is None:
-            assert len(load_index(folder).images) == 0
-        else:
-            with pytest.raises(UserError, match=message):
-                load_index(folder)
+        with pytest.raises(UserError, match=message):
+            load_index(folder)
     (folder / "index.json").write_text("[1, 2]")
     with pytest.raises(UserError, match="not the list of an index"):
         load_index(folder)
@@ -467,8 +469,9 @@ def test_a_photograph_that_is_gone_is_named(tmp_path):
     image = np.zeros((30, 60, 3), np.uint8)
     result = search_box(index, "q.png", image, [0, 5, 8, 25], describe, score_threshold=0)
     (photos / "s1.png").unlink()
-    with pytest.raises(UserError, match="s1.png"):
-        draw_search(result, image, index)
+    lost = {}
+    assert draw_search(result, image, index, lost) is not None
+    assert list(lost) == ["photos/s1.png"] and "s1.png" in lost["photos/s1.png"]
 
 
 def test_a_network_finds_again_what_it_found(tmp_path):
@@ -486,3 +489,104 @@ def test_a_network_finds_again_what_it_found(tmp_path):
                         lambda image, boxes: embed_boxes(searcher, image, boxes, size), score_threshold=0)
     best = result.people.iloc[0]
     assert best["similarity"] > 0.9999 and best["image"] == index.images[index.detections.scene_index[row]].name
+
+
+# ---------------------------------------------------------------- one's own photographs
+
+
+@pytest.mark.parametrize("folder", ["photos", "copies"])
+def test_the_query_image_does_not_answer(tmp_path, folder):
+    photos = make_photos(tmp_path / "photos", 6)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    make_photos(tmp_path / "copies", 6)
+    query = tmp_path / folder / "s3.png"
+    image = np.asarray(Image.open(query))
+    own = search_box(index, query, image, [0, 5, 8, 25], describe, score_threshold=0, keep_own=True)
+    others = search_box(index, query, image, [0, 5, 8, 25], describe, score_threshold=0)
+    assert own.people["image"][0] == "photos/s3.png" and own.settings["left_out"] == []
+    assert "photos/s3.png" not in set(others.people["image"]) and others.settings["left_out"] == ["photos/s3.png"]
+    rest = own.people[own.people["image"] != "photos/s3.png"].drop(columns="rank").reset_index(drop=True)
+    pd.testing.assert_frame_equal(others.people.drop(columns="rank").head(len(rest)), rest)
+
+
+def test_a_second_of_a_video_answers_once(tmp_path):
+    index = random_index(1, 20)
+    images = [GalleryImage(f"walk.mp4#{number}", "/walk.mp4", number, f"w#{number}", number / 4) for number in range(20)]
+    index = GalleryIndex("toy", images, index.detections)
+    table = search_index(index, np.ones(8), 20, best_per_image=True, score_threshold=0)
+    seconds = [int(name.partition("#")[2]) // 4 for name in table["image"]]
+    assert len(seconds) == len(set(seconds)) == 5
+
+
+def test_an_index_may_be_moved_with_its_photographs(tmp_path):
+    photos = make_photos(tmp_path / "one" / "photos", 3)
+    index_images([photos], detect, "toy", tmp_path / "one" / "index")
+    (tmp_path / "one").rename(tmp_path / "two")
+    index = load_index(tmp_path / "two" / "index")
+    assert all(os.path.exists(image.path) for image in index.images)
+    (tmp_path / "two" / "photos").rename(tmp_path / "holiday")
+    assert all(os.path.exists(image.path) for image in moved(load_index(tmp_path / "two" / "index"), tmp_path / "holiday").images)
+    with pytest.raises(UserError, match="none of the 3 images"):
+        moved(index, tmp_path / "two")
+
+
+def test_a_folder_of_which_nothing_can_be_read(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"hello")
+    with pytest.raises(UserError, match="none of the 1 files can be read"):
+        index_images([tmp_path / "photos"], detect, "toy", tmp_path / "index")
+    with pytest.raises(UserError, match="has no images yet"):
+        search_index(load_index(tmp_path / "index"), np.ones(4))
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+                    max_leaves=6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    index_images([make_photos(folder / "photos", 5)], detect, "toy", folder / "index")
+    return folder / "index", read_json(folder / "index" / "index.json")
+
+
+@settings(max_examples=80, deadline=None)
+@given(key=st.sampled_from([None, "version", "model", "width", "complete", "parts", "skipped", "file", "images", "people",
+                            "checksum"]), value=JSON)
+def test_any_json_value_in_the_list_is_one_line_or_works(whole, key, value):
+    folder, manifest = whole
+    part = manifest["parts"][0]
+    changed = value if key is None else manifest | ({key: value} if key in manifest else {"parts": [part | {key: value}]})
+    (folder / "index.json").write_text(json.dumps(changed))
+    try:
+        assert len(load_index(folder).images) in (0, 5)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("key, value", [("counts", np.array(5)), ("counts", np.array([-1, 2, 0, 0, 0])), ("name", np.arange(5)),
+                                        ("frame", np.zeros(4, int)), ("boxes", np.zeros((3, 5))), ("features", np.zeros(3)),
+                                        ("scores", np.array(["a"])), ("second", np.zeros((5, 1)))])
+def test_odd_arrays_of_a_part_are_one_line(tmp_path, key, value):
+    index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", tmp_path / "index")
+    path, manifest = tmp_path / "index" / "part-00000.npz", read_json(tmp_path / "index" / "index.json")
+    with np.load(path) as stored:
+        np.savez(path, **dict(stored) | {key: value})
+    manifest["parts"][0]["checksum"] = ps_nb.search.file_checksum(path)
+    (tmp_path / "index" / "index.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="part-00000.npz"):
+        load_index(tmp_path / "index")
+
+
+@pytest.mark.parametrize("name", ["caf\udce9 $x_$.png", "a 'quoted\" and\nbroken, name.png"])
+def test_names_of_every_kind_are_drawn_and_written(tmp_path, name):
+    photos = make_photos(tmp_path / "photos", 2)
+    (photos / "s1.png").rename(photos / name)
+    index = index_images([photos], detect, "toy", tmp_path / "index")
+    image = np.asarray(Image.open(photos / name))
+    result = search_box(index, photos / name, image, [0, 5, 8, 25], describe, score_threshold=0, keep_own=True)
+    assert result.people["image"][0] == f"photos/{name}"
+    write_search(result, tmp_path / "out", draw_search(result, image, index))
+    assert read_json(tmp_path / "out" / "search.json")["people"][0]["image"] == f"photos/{name}"
+    assert ps_nb.search.printable(name).encode() and "\n" not in ps_nb.search.printable(name)
