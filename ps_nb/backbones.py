@@ -16,13 +16,12 @@ from pathlib import Path
 
 import torch
 import torchvision
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
-from .core import UserError, constants, several_processes
+from .core import UserError, constants, load_tensors, several_processes
 
 # %% ../nbs/20_backbones.ipynb #7cabb51a
 DEPTHS = {"resnet18": (64, 128, 256, 512), "resnet34": (64, 128, 256, 512),
@@ -159,7 +158,9 @@ def load_weights(backbone: Backbone, weights: dict[str, Tensor] | str | Path) ->
     "Fill `backbone` from a dictionary with torchvision's names, or a safetensors file of one. `UserError` if it does not fit."
     source = "the given weights" if isinstance(weights, dict) else weights
     try:
-        values = weights if isinstance(weights, dict) else load_file(weights)
+        values = weights if isinstance(weights, dict) else load_tensors(weights)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"cannot read weights {weights}: {error}") from None
     own = backbone.state_dict()

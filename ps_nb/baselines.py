@@ -11,7 +11,6 @@ __all__ = ['Describe', 'COLOUR_NAMES', 'standard_crops', 'column_weights', 'colo
 # %% ../nbs/70_baselines.ipynb #bc09982b
 import hashlib
 import inspect
-import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import cv2
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from .core import UserError, ahead, atomic_path, derived_seed, locked, numpy_generator, progress
+from .core import UserError, ahead, atomic_path, available_cores, derived_seed, locked, numpy_generator, progress
 from .loading import read_image
 from .scenes import Detections, Protocol, Scene
 
@@ -87,7 +86,7 @@ def map_images(
         scene = scenes[number]
         return task(number, read_image(scene.path, scene.width, scene.height))
 
-    results = ahead(read_and_do, range(len(scenes)), workers or os.cpu_count())
+    results = ahead(read_and_do, range(len(scenes)), workers or available_cores())
     return list(progress(results, description, len(scenes)))
 
 

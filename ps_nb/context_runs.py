@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .context import ContextScorer, GraphSettings, attention_rescorer, context_rescorer, make_crowd, train_scorer
-from .core import UserError, atomic_path, fingerprint, locked, read_json, write_json
+from .core import UserError, fingerprint, load_tensors, locked, read_json, save_tensors, write_json
 from .evaluation import EvaluationSettings, evaluate
 from .inference import device_of, embed_boxes, embed_scenes
 from .loading import read_image
@@ -55,7 +54,9 @@ def load_scorer(run: Run, path: str | Path) -> ContextScorer:
     facts = read_json(path)
     try:
         scorer = ContextScorer(GraphSettings(**facts["settings"]), RelativeAttention(parts, size), size)
-        scorer.load_state_dict(load_file(path.with_suffix(".safetensors")))
+        scorer.load_state_dict(load_tensors(path.with_suffix(".safetensors")))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path} is no context graph of this model ({type(error).__name__}): learn it again") from None
     return scorer.to(device_of(run.searcher)).eval()
@@ -66,13 +67,12 @@ def trained_scorer(run: Run, data: SearchSet, settings: GraphSettings, seed: int
     attention = relative_attention(run)
     stem, device = run.folder / graph_name(settings, seed), device_of(run.searcher)
     with locked(run.folder):
-        if not stem.with_suffix(".json").exists():
+        if not (stem.with_suffix(".json").exists() and stem.with_suffix(".safetensors").exists()):
             started = time.monotonic()
             people = embed_scenes(run.searcher, data.train, run.recipe.test_size)
             ids = torch.from_numpy(np.concatenate([scene.ids for scene in data.train])).to(device)
             scorer, log = train_scorer(settings, attention, make_crowd(people, attention.parts, device=device), ids, seed)
-            with atomic_path(stem.with_suffix(".safetensors")) as temporary:
-                save_file({name: value.cpu().contiguous() for name, value in scorer.state_dict().items()}, temporary)
+            save_tensors(stem.with_suffix(".safetensors"), scorer.state_dict())
             write_json(stem.with_suffix(".json"), {"settings": asdict(settings), "seed": seed, "log": log,
                                                    "seconds": time.monotonic() - started})
     return load_scorer(run, stem.with_suffix(".json"))

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['UserError', 'derived_seed', 'numpy_generator', 'torch_generator', 'seed_everything', 'choose_device', 'place',
            'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'atomic_path', 'write_bytes', 'write_text',
-           'json_text', 'write_json', 'read_json', 'fingerprint', 'file_checksum', 'locked', 'progress', 'readers',
+           'json_text', 'write_json', 'read_json', 'fingerprint', 'file_checksum', 'write_checked', 'check_bytes',
+           'remove_checked', 'save_tensors', 'load_tensors', 'locked', 'progress', 'available_cores', 'readers',
            'ahead', 'alone', 'several_processes', 'process_mean']
 
 # %% ../nbs/00_core.ipynb #baf79fed
@@ -26,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from tqdm.auto import tqdm
 
@@ -187,7 +189,7 @@ def read_json(path: str | Path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, brackets without end
         raise UserError(f"{path} is not valid JSON ({error}): write it again or delete it") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -210,6 +212,43 @@ def file_checksum(path: str | Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     return digest.hexdigest()
 
+# %% ../nbs/00_core.ipynb #11812716
+def write_checked(path: str | Path, content: bytes | memoryview) -> None:
+    "Write `content` to `path`, whole or not at all, and its SHA-256 beside it, in `path`.sha256."
+    path = Path(path)
+    before = [file_checksum(path)] if path.exists() else []  # a kill between the two files leaves the old one and its checksum
+    write_text(f"{path}.sha256", "\n".join([*before, hashlib.sha256(content).hexdigest(), ""]))
+    write_bytes(path, content)
+
+
+def check_bytes(path: str | Path) -> None:
+    "Raise `UserError` where a file is not what `write_checked` wrote; one without a checksum beside it passes."
+    kept = Path(f"{path}.sha256")
+    if kept.exists() and file_checksum(path) not in kept.read_text(errors="replace").split():
+        raise UserError(f"{path} is damaged, its bytes are not those of {kept.name}: delete it and train again")
+
+
+def remove_checked(path: str | Path) -> None:
+    "Delete what `write_checked` wrote to `path`, if it is there."
+    Path(path).unlink(missing_ok=True)
+    Path(f"{path}.sha256").unlink(missing_ok=True)
+
+
+def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor]) -> None:
+    "Write `tensors` as safetensors, by `write_checked`."
+    write_checked(path, safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}))
+
+
+def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    "The tensors of a safetensors file. Raises `UserError` when it is missing, damaged or something else."
+    if not Path(path).exists():
+        raise UserError(f"no such file: {path}")
+    check_bytes(path)
+    try:
+        return safetensors.torch.load_file(path)
+    except Exception as error:
+        raise UserError(f"cannot read {path} ({type(error).__name__}): delete it and train again") from None
+
 # %% ../nbs/00_core.ipynb #bc9a2eec
 @contextlib.contextmanager
 def locked(folder: str | Path):
@@ -230,9 +269,19 @@ def progress(iterable, description: str, total: int | None = None):
     return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())
 
 # %% ../nbs/00_core.ipynb #31a460fb
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    "The cores that this process may use, one at least: those of its affinity, or fewer where a container's `quota` says so."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return max(1, min(cores, int(allowed) // int(period)))
+    except (OSError, ValueError):  # no such file, or the word max
+        return cores
+
+
 def readers(device: torch.device) -> int:
     "How many threads may read ahead of `device`: none of a CPU, one for each core, 8 at most, of a GPU."
-    return 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else min(8, available_cores())
 
 
 def ahead(function: Callable, items: Iterable, workers: int) -> Iterator:

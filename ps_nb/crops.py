@@ -26,7 +26,7 @@ from .memory import InstanceTable
 from .metrics import box_overlap
 from .parts import split_parts
 from .scenes import Scene
-from .training import (Schedule, check_finite, load_checkpoint, load_optimiser, new_optimiser, save_checkpoint,
+from .training import (Schedule, check_finite, filling, load_checkpoint, load_optimiser, new_optimiser, save_checkpoint,
                             working_precision)
 
 # %% ../nbs/58_crops.ipynb #aa4da16a
@@ -217,7 +217,7 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     chosen = choose_device(device)
     searcher = place(searcher, chosen).eval()
     some = crop_batch(crops[:16], settings.height, settings.width).to(chosen)
-    precision = working_precision(chosen, precision, lambda: describe_crops(searcher, some))
+    precision = working_precision(searcher, chosen, precision, lambda: describe_crops(searcher, some))
     teacher = CropClasses() if classifies else CropMatching(
         all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels), settings,
         len(searcher.settings.parts) + 1)
@@ -225,9 +225,10 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     checkpoint = Path(folder) / "checkpoint.pt"
     state = load_checkpoint(checkpoint) or {"log": []}
     if state["log"]:
-        searcher.load_state_dict(state["searcher"])
-        load_optimiser(optimiser, state["optimiser"])
-        teacher.load_state_dict(state["teacher"])
+        with filling(checkpoint):
+            searcher.load_state_dict(state["searcher"])
+            load_optimiser(optimiser, state["optimiser"])
+            teacher.load_state_dict(state["teacher"])
     for epoch in range(len(state["log"]), settings.epochs):
         rate = settings.learning_rate * 0.1 ** sum(epoch >= each for each in settings.drop_epochs)
         for group in optimiser.param_groups:

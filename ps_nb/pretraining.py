@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import Backbone, normalise, weights_of
-from .core import alone, atomic_path, choose_device, derived_seed, fingerprint, locked, numpy_generator, progress
+from .core import (alone, check_bytes, choose_device, derived_seed, fingerprint, locked, numpy_generator, progress,
+                         remove_checked, save_tensors)
 from .rendering import render_objects
-from .training import check_finite, load_checkpoint, save_checkpoint, working_precision
+from .training import check_finite, filling, load_checkpoint, save_checkpoint, working_precision
 
 # %% ../nbs/51_pretraining.ipynb #97c88f53
 @dataclass(frozen=True)
@@ -109,26 +109,28 @@ def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "
     "The safetensors file with the starting weights of `settings` in `folder`, made now if it is not there."
     path = Path(folder) / f"{settings.name}.safetensors"
     with locked(Path(folder) / settings.name):
+        checkpoint = Path(folder) / settings.name / "checkpoint.pt"
         if path.exists():
+            check_bytes(path)
+            remove_checked(checkpoint)  # a kill may have left it
             return path
         chosen = choose_device(device)
         torch.manual_seed(derived_seed(settings.seed, "object classifier"))
         classifier = ObjectClassifier(settings).to(chosen)
         optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-        checkpoint = Path(folder) / settings.name / "checkpoint.pt"
         state = load_checkpoint(checkpoint) or {"epoch": 0}
         if state["epoch"]:
-            classifier.load_state_dict(state["classifier"])
-            optimiser.load_state_dict(state["optimiser"])
+            with filling(checkpoint):
+                classifier.load_state_dict(state["classifier"])
+                optimiser.load_state_dict(state["optimiser"])
         images, labels = render_objects(settings.classes, settings.renders, settings.height, settings.width, settings.seed)
         some = torch.from_numpy(images[: settings.batch_size]).to(chosen)
-        precision = working_precision(chosen, "auto", lambda: classifier(some))
+        precision = working_precision(classifier, chosen, "auto", lambda: classifier(some))
         for epoch in range(state["epoch"], settings.epochs):
             right = train_epoch_on_objects(classifier, optimiser, images, labels, settings, epoch, chosen, precision)
             print(f"starting weights: epoch {epoch + 1} of {settings.epochs}, {right:.0%} of {settings.classes} classes right")
             state = {"epoch": epoch + 1, "classifier": classifier.state_dict(), "optimiser": optimiser.state_dict()}
             save_checkpoint(checkpoint, state)
-        with atomic_path(path) as temporary:
-            save_file(weights_of(classifier.backbone), temporary)
-        checkpoint.unlink()
+        save_tensors(path, weights_of(classifier.backbone))
+        remove_checked(checkpoint)
     return path

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .backbones import Backbone, imagenet_weights, load_weights, weights_of
@@ -24,8 +23,19 @@ from .classification import ClassificationObjective, NoObjective
 from .clustering import pair_scores
 from .coappearance import CoAppearanceObjective
 from .context_objective import ContextObjective
-from .core import (UserError, atomic_path, choose_device, fingerprint, locked, place, read_json, seed_everything,
-                         write_json)
+from ps_nb.core import (
+    UserError,
+    choose_device,
+    fingerprint,
+    load_tensors,
+    locked,
+    place,
+    read_json,
+    remove_checked,
+    save_tensors,
+    seed_everything,
+    write_json,
+)
 from .crops import CropTraining, train_on_crops
 from .datasets import read_cuhk_sysu, read_prw
 from .detector import DetectorSettings, PersonSearcher
@@ -196,7 +206,7 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
     folder = runs_folder() / f"{recipe.name}-{fingerprint(identity)}"
     chosen, crops = choose_device(device), isinstance(recipe.objective, CropTraining)
     with locked(folder) if crops else locked_together(folder, chosen) as first:  # crops are trained on by one process
-        if not (folder / "run.json").exists():
+        if not ((folder / "run.json").exists() and (folder / "searcher.safetensors").exists()):
             epochs = (recipe.objective if crops else recipe.schedule).epochs
             if first:
                 print(f"training {recipe.name} on {data.name}, seed {seed}: {epochs} epochs, into {folder.name}")
@@ -211,12 +221,12 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
                 log = train(searcher, objective, training_scenes(recipe, data), recipe.augmentation, recipe.schedule, folder,
                             seed, device, used, after_epoch=partial(epoch_row, objective, data, after_epoch))
             if first:
-                with atomic_path(folder / "searcher.safetensors") as temporary:
-                    save_file({name: value.cpu().contiguous() for name, value in searcher.state_dict().items()}, temporary)
+                save_tensors(folder / "searcher.safetensors", searcher.state_dict())
                 write_json(folder / "run.json", identity | {
                     "device": device_name(chosen), "precision": used, "seconds": time.monotonic() - started, "log": log,
                     "peak_memory_mb": peak_memory_mb(), "identities": data.train_persons})
-                (folder / "checkpoint.pt").unlink(missing_ok=True)
+        if first:
+            remove_checked(folder / "checkpoint.pt")  # also one that a kill left beside a finished run
     return load_run(folder, device)
 
 # %% ../nbs/81_runs.ipynb #4a5a958b
@@ -226,10 +236,17 @@ def load_run(folder: str | Path, device: str = "auto") -> Run:
     if not (folder / "run.json").exists():
         raise UserError(f"{folder} holds no finished run: give a folder with run.json, as train makes it")
     facts = read_json(folder / "run.json")
-    recipe = recipe_from_json(facts["recipe"])
-    searcher = new_network(recipe.detector, facts["identities"])
     try:
-        searcher.load_state_dict(load_file(folder / "searcher.safetensors"))
+        recipe = recipe_from_json(facts["recipe"])
+        searcher = new_network(recipe.detector, facts["identities"])
+    except UserError as error:
+        raise UserError(f"{folder / 'run.json'}: {error}") from None
+    except Exception as error:
+        raise UserError(f"{folder / 'run.json'} describes no run ({type(error).__name__}): train again") from None
+    try:
+        searcher.load_state_dict(load_tensors(folder / "searcher.safetensors"))
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"the weights in {folder} do not fit their recipe ({type(error).__name__}): train again") from None
     return Run(folder, recipe, place(searcher, choose_device(device)).eval(), facts)

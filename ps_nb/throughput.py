@@ -159,7 +159,7 @@ def matrix_peak(device: torch.device, precision: str, side: int | None = None, r
 # %% ../nbs/63_throughput.ipynb #cb5745f7
 def chosen_precision(searcher: nn.Module, batch: Batch) -> str:
     "The precision that training would choose for `searcher`, which is on the device of `batch`."
-    return working_precision(batch.images.device, "auto", lambda: torch.cat(searcher.eval().embed(batch)))
+    return working_precision(searcher, batch.images.device, "auto", lambda: torch.cat(searcher.embed(batch)))
 
 
 def training_step(searcher: nn.Module, objective: nn.Module, batch: Batch, schedule: Schedule, precision: str) -> Callable:

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['SAVE_EVERY', 'CHECK_EVERY', 'FEWER', 'Schedule', 'rate_at', 'parameter_groups', 'new_optimiser', 'choose_precision',
            'working_precision', 'leave_processes', 'prepare_accelerator', 'locked_together', 'save_checkpoint',
-           'load_optimiser', 'load_checkpoint', 'train_step', 'check_finite', 'CheckpointKeeper', 'train_epoch',
-           'searcher_precision', 'train']
+           'load_optimiser', 'load_checkpoint', 'filling', 'train_step', 'check_finite', 'CheckpointKeeper',
+           'train_epoch', 'searcher_precision', 'train']
 
 # %% ../nbs/50_training.ipynb #5cbbd543
 import atexit
 import contextlib
+import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from .core import (UserError, atomic_path, choose_device, derived_seed, enough_memory, locked, place, process_mean,
-                         progress, readers)
+from .core import (UserError, check_bytes, choose_device, derived_seed, enough_memory, locked, place, process_mean, progress,
+                         readers, write_checked)
 from .loading import Augmentation, SceneBatches, epoch_batches
 from .scenes import Scene
 
@@ -75,18 +76,23 @@ def choose_precision(device: torch.device) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
-def working_precision(device: torch.device, precision: str, answer: Callable[[], Tensor]) -> str:
+def working_precision(network: nn.Module, device: torch.device, precision: str, answer: Callable[[], Tensor]) -> str:
     """`precision`, or for `auto` the best that works: on a CPU bfloat16 only if it gives the `answer()` of float32.
+
+    `network`, which answers, is asked in evaluation mode, where nothing of it moves, and left in its own.
 
     The two may differ by half the answer's norm: rounding stays far below that, and a broken convolution far above.
     """
     chosen = choose_precision(device) if precision == "auto" else precision
     if precision != "auto" or chosen == "no" or device.type != "cpu":
         return chosen
+    training = network.training
+    network.eval()
     with torch.no_grad():
         plain = answer()
         with torch.autocast(device.type, torch.bfloat16):
             rounded = answer()
+    network.train(training)
     if (rounded.float() - plain.float()).norm() <= 0.5 * plain.float().norm():
         return chosen
     print("bfloat16 gives wrong numbers for this network on this processor: training in float32, at half the speed")
@@ -123,8 +129,9 @@ def locked_together(folder: Path, device: torch.device) -> Iterator[bool]:
 # %% ../nbs/50_training.ipynb #8f070c70
 def save_checkpoint(path: Path, state: dict) -> None:
     "Write `state` (tensors and plain data) to `path`, whole or not at all."
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    content = io.BytesIO()  # written by Python, whose error of a full disk is one line
+    torch.save(state, content)
+    write_checked(path, content.getbuffer())
 
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict) -> None:
@@ -139,10 +146,25 @@ def load_checkpoint(path: Path) -> dict | None:
     "The state saved at `path`, None where there is none. Raises `UserError` on a file that cannot be read."
     if not path.exists():
         return None
+    check_bytes(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(f"checkpoint {path} cannot be read ({type(error).__name__}): delete it to start again") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path} is no checkpoint: delete it to start again")
+    return state
+
+
+@contextlib.contextmanager
+def filling(path: Path) -> Iterator[None]:
+    "Raise `UserError` naming the checkpoint `path` where its state does not fit what the block fills from it."
+    try:
+        yield
+    except (torch.cuda.OutOfMemoryError, UserError):
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        raise UserError(f"{path} was made by another version: delete it to start again") from None
 
 # %% ../nbs/50_training.ipynb #88126386
 def train_step(accelerator: Accelerator, searcher: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer,
@@ -194,19 +216,15 @@ class CheckpointKeeper:
         state = load_checkpoint(self.path)
         if state is None:
             return None
-        if state["schedule"] != self.schedule:
-            raise UserError(f"{self.path} was made with another schedule: delete it or train in another folder")
-        try:
+        with filling(self.path):
+            if state["schedule"] != self.schedule:
+                raise UserError(f"{self.path} was made with another schedule: delete it or train in another folder")
             for name, part in self.parts.items():
                 if isinstance(part, torch.optim.Optimizer):
                     load_optimiser(part, state[name])
                 else:
                     part.load_state_dict(state[name])
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except (KeyError, RuntimeError, ValueError):
-            raise UserError(f"{self.path} was made by another version: delete it to start again") from None
-        return state["position"]
+            return dict(state["position"])
 
     @property
     def due(self) -> bool:
@@ -250,7 +268,7 @@ def searcher_precision(searcher: nn.Module, scenes: list[Scene], augmentation: A
     batches = SceneBatches([scene for scene in scenes if len(scene)][:2], augmentation, 2, seed=0)
     batches.begin_epoch(0)
     batch, searcher = batches[0].to(chosen), searcher.to(chosen).eval()
-    return working_precision(chosen, precision, lambda: torch.cat(searcher.embed(batch)))
+    return working_precision(searcher, chosen, precision, lambda: torch.cat(searcher.embed(batch)))
 
 # %% ../nbs/50_training.ipynb #96e7f233
 def train(

@@ -20,7 +20,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .core import UserError, fingerprint, json_text, locked, numpy_generator, progress, read_json, write_json
+from ps_nb.core import (
+    UserError,
+    available_cores,
+    fingerprint,
+    json_text,
+    locked,
+    numpy_generator,
+    progress,
+    read_json,
+    write_json,
+)
 from .datasets import read_cuhk_sysu, read_prw, standard_protocol, write_cuhk_sysu, write_prw
 from .pictures import draw_scene
 from .scenes import Protocol, Query, Scene, SearchSet
@@ -107,7 +117,7 @@ def draw_all(
     with contextlib.ExitStack() as stack:
         draw = partial(draw_batch, world=world, seed=seed, folder=folder)
         if workers > 1 and len(missing) > 1:
-            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(missing)), get_context("spawn")))
+            pool = stack.enter_context(ProcessPoolExecutor(min(workers, len(missing), available_cores()), get_context("spawn")))
             drawn = pool.map(draw, batches)
         else:
             drawn = map(draw, batches)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,13 +26,15 @@ from .clustering import density_clusters, jaccard_distances, self_paced_clusters
 from .context_losses import cluster_centroids, cluster_contrast
 from ps_nb.core import (
     UserError,
-    atomic_path,
     choose_device,
     fingerprint,
+    load_tensors,
     locked,
     numpy_generator,
     progress,
     read_json,
+    remove_checked,
+    save_tensors,
     seed_everything,
     write_json,
 )
@@ -275,13 +276,12 @@ def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed
             print(f"training {settings.method} on {data.name}, seed {seed}: {settings.epochs} epochs, into {folder.name}")
             started = time.monotonic()
             network, log = train_crops(settings, data, profile, folder, seed, chosen)
-            with atomic_path(folder / "network.safetensors") as temporary:
-                save_file({name: value.cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
+            save_tensors(folder / "network.safetensors", network.state_dict())
             write_json(folder / "run.json", identity | {"device": device_name(chosen), "seconds": time.monotonic() - started,
                                                         "log": log, "peak_memory_mb": peak_memory_mb()})
-            (folder / "checkpoint.pt").unlink()
+            remove_checked(folder / "checkpoint.pt")
     network = random_crop_network(settings)
-    network.load_state_dict(load_file(folder / "network.safetensors"))
+    network.load_state_dict(load_tensors(folder / "network.safetensors"))
     return Run(folder, settings, network.to(chosen).eval(), read_json(folder / "run.json"))
 
 # %% ../nbs/89_two_step.ipynb #9cc6caac

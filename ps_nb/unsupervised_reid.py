@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbones import Backbone, normalise
 from .baselines import describe_boxes, map_images, standard_crops
-from .core import UserError, atomic_path, fingerprint, locked, numpy_generator, progress, read_json
+from .core import UserError, fingerprint, load_tensors, locked, numpy_generator, progress, read_json, save_tensors
 from .core import seed_everything, write_json
 from .memory import move_rows
 from .scenes import Detections, Scene, SearchSet
@@ -207,7 +206,7 @@ def train_reid(network: CropNetwork, crops: np.ndarray, settings: ReidTraining, 
     "Train `network` on crops (N, H, W, 3) uint8; the log, a row an epoch: mean `loss`, number of `clusters`."
     device = network.feature.weight.device
     network.eval()
-    used = working_precision(device, precision, lambda: network(as_images(crops[:8], device)))
+    used = working_precision(network, device, precision, lambda: network(as_images(crops[:8], device)))
     optimiser = torch.optim.SGD([each for each in network.parameters() if each.requires_grad], settings.learning_rate,
                                 settings.momentum, weight_decay=settings.weight_decay)
     labels, log = torch.arange(len(crops), device=device), []
@@ -256,9 +255,8 @@ def reid_network(network: CropNetwork, crops: np.ndarray, settings: ReidTraining
             began = time.monotonic()
             log = train_reid(network, crops, settings, seed)
             write_json(kept.with_name("run.json"), {"name": name, "log": log, "seconds": time.monotonic() - began})
-            with atomic_path(kept) as temporary:
-                save_file({key: value.cpu().contiguous() for key, value in network.state_dict().items()}, temporary)
-        network.load_state_dict(load_file(kept))
+            save_tensors(kept, network.state_dict())
+        network.load_state_dict(load_tensors(kept))
     return read_json(kept.with_name("run.json"))
 
 

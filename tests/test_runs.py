@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ps_nb.core import read_json
+from ps_nb.core import UserError, read_json
 from ps_nb.crops import CropTraining
 from ps_nb.recipes import idnet, oim
 from ps_nb.runs import find_people, load_run, search_set, trained
@@ -58,3 +58,11 @@ def test_the_processes_of_a_torchrun_make_one_run(tmp_path, system):
         logs.append(read_json(run)["log"][0])  # the first epoch, before small differences add up
     for name in logs[0].keys() - {"similarity_consistency"}:  # which compares the people of one process
         assert logs[1][name] == pytest.approx(logs[0][name], rel=0.01), name
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", '"run"', '{"recipe": null}', '{"recipe": null, "identities": 3}',
+                                     '{"recipe": [], "identities": 3}', "[" * 100_000, "9" * 5000, ""])
+def test_a_damaged_run_json_is_one_line(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(UserError, match="run.json"):
+        load_run(tmp_path, "cpu")

@@ -5,14 +5,16 @@ import signal
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from ps_nb.core import UserError
+from ps_nb.core import UserError, available_cores, load_tensors
 from ps_nb.loading import Augmentation, InputSize
-from ps_nb.training import CheckpointKeeper, Schedule, check_finite, train
+from ps_nb.pretraining import ObjectTraining, object_weights
+from ps_nb.training import CheckpointKeeper, Schedule, check_finite, load_checkpoint, save_checkpoint, train, working_precision
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
 VARIABLES = {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}
@@ -166,3 +168,106 @@ def test_a_checkpoint_of_other_parts_is_refused(tmp_path):
     keeper.save({"epoch": 0})
     with pytest.raises(UserError, match="checkpoint.pt was made by another version: delete it to start again"):
         CheckpointKeeper(tmp_path / "checkpoint.pt", Schedule(), searcher=torch.nn.Conv2d(2, 3, 1)).restore()
+
+
+class Killed(BaseException):
+    "A process that ends at once: nothing of the program catches it."
+
+
+def cut_off(monkeypatch, number, work):
+    "What `work` returns when it is cut off right after the file number `number` that it writes, and started again; None if none."
+    replace_file, written = os.replace, []
+
+    def replaced(*arguments):
+        replace_file(*arguments)
+        written.append(arguments)
+        if len(written) == number:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replaced)
+        try:
+            work()
+            return None
+        except Killed:
+            pass
+    return work()
+
+
+def test_starting_weights_are_the_same_whenever_their_training_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # bfloat16 is tried where it is there
+    settings = ObjectTraining(classes=2, renders=4, height=32, width=24, epochs=2, batch_size=4)
+    whole = load_tensors(object_weights(settings, tmp_path / "whole", "cpu"))
+    for number in (2, 3, 4, 6):  # first checkpoint, checksum of the second, second checkpoint, weights
+        path = cut_off(monkeypatch, number, partial(object_weights, settings, tmp_path / str(number), "cpu"))
+        resumed = load_tensors(path)
+        assert all(torch.equal(value, resumed[name]) for name, value in whole.items()), number
+        assert not list((tmp_path / str(number)).rglob("checkpoint*"))
+
+
+def test_a_probe_of_the_precision_moves_nothing(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    working_precision(network, torch.device("cpu"), "auto", lambda: network(torch.ones(2, 3, 8, 8)))
+    assert network.training and all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_flipped_bit_of_any_byte_of_a_checkpoint_is_seen(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    save_checkpoint(path, {"epoch": 1, "weights": torch.ones(3)})
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match="checkpoint.pt is damaged"):
+            load_checkpoint(path)
+    path.write_bytes(content)
+    assert load_checkpoint(path)["epoch"] == 1
+    (tmp_path / "checkpoint.pt.sha256").unlink()  # as earlier versions wrote it
+    assert load_checkpoint(path)["epoch"] == 1
+
+
+def test_a_checkpoint_killed_between_file_and_checksum_is_whole(tmp_path, monkeypatch):
+    path, replace_file = tmp_path / "checkpoint.pt", os.replace
+    save_checkpoint(path, {"epoch": 1})
+
+    def replaced(source, target):
+        if Path(target) == path:
+            raise Killed
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", replaced)
+        save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path) == {"epoch": 1}
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    program = ("import resource, sys, torch; from pathlib import Path; from ps_nb.core import UserError, save_tensors\n"
+               "from ps_nb.training import save_checkpoint\n"
+               "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
+               "for save in (save_checkpoint, save_tensors):\n"
+               "    try:\n        save(Path(sys.argv[1]) / 'weights', {'weight': torch.zeros(10000)})\n"
+               "    except UserError as error:\n        print(error)\n")
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, env=os.environ | VARIABLES, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("cannot write") == 2 and len(done.stdout.splitlines()) == 2
+    assert [each.name for each in tmp_path.iterdir()] == ["weights.sha256"]
+
+
+@pytest.mark.parametrize("state", [[], {}, {"schedule": None}, {"schedule": repr(Schedule()), "searcher": [], "position": {}},
+                                   {"schedule": repr(Schedule()), "searcher": None, "position": {}}])
+def test_a_checkpoint_of_another_shape_is_one_line(tmp_path, state):
+    save_checkpoint(tmp_path / "checkpoint.pt", state)
+    with pytest.raises(UserError, match="checkpoint"):
+        CheckpointKeeper(tmp_path / "checkpoint.pt", Schedule(), searcher=torch.nn.Linear(1, 1)).restore()
+
+
+def test_cores_are_those_of_the_container(tmp_path):
+    quota = tmp_path / "cpu.max"
+    everything = available_cores(quota)
+    assert everything == len(os.sched_getaffinity(0))
+    for text, cores in (("max 100000\n", everything), ("50000 100000\n", 1), ("100000 100000", 1), ("", everything)):
+        quota.write_text(text)
+        assert available_cores(quota) == cores
