@@ -24,7 +24,7 @@ setup(
     author=settings["author"],
     license=settings["license"],
     keywords=settings["keywords"].split(),
-    packages=find_packages(include=[settings["lib_path"]]),
+    packages=find_packages(include=[settings["lib_path"], settings["lib_path"] + ".*"]),
     python_requires=f">={settings['min_python']}",
     install_requires=lines("requirements"),
     extras_require={

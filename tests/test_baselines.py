@@ -8,22 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ps_nb.baselines import (
-    Codebook,
-    bag_of_words,
-    colour_histogram,
+from ps_nb.baselines.colours import Codebook, bag_of_words, colour_histogram, learn_codebook, patch_colours
+from ps_nb.baselines.describe import (
     describe_boxes,
     features_of_boxes,
     features_of_detections,
     features_of_queries,
-    learn_codebook,
-    patch_colours,
     standard_crops,
 )
+from ps_nb.baselines.textures import dense_sift, lomo, retinex, sift_patches, strip_maxima, ternary_patterns
 from ps_nb.core import UserError, numpy_generator
-from ps_nb.descriptors import dense_sift, lomo, retinex, sift_patches, strip_maxima, ternary_patterns
-from ps_nb.scenes import Protocol, Query, Scene
+from ps_nb.data.scenes import Protocol, Query, Scene
 
 WORDS = np.abs(numpy_generator(0, "words").normal(size=(60, 11))).astype(np.float32)
 WORDS /= np.linalg.norm(WORDS, axis=1, keepdims=True)

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ps_nb import classic_detectors
-from ps_nb.boosting import Trees, boost, cascade_scores, quantise, tree_scores
-from ps_nb.classic_detectors import (
+from ps_nb.baselines.acf import (
     AcfTraining,
     Window,
     channel_pyramid,
@@ -27,9 +24,12 @@ from ps_nb.classic_detectors import (
     train_acf,
     unit_scores,
 )
+from ps_nb.baselines.boosting import Trees, boost, cascade_scores, quantise, tree_scores
 from ps_nb.core import UserError, numpy_generator
-from ps_nb.metrics import box_overlap
-from ps_nb.scenes import Scene
+from ps_nb.data.scenes import Scene
+from ps_nb.evaluation.metrics import box_overlap
+
+from ps_nb import classic_detectors
 
 SMALL = Window(person=24, height=32, width=16)
 LEARN = AcfTraining(SMALL, rounds=(8, 24), negatives=100)

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from ps_nb.cli import main
 from ps_nb.core import write_json
-from ps_nb.datasets import read_cuhk_sysu
-from ps_nb.twins import render_twin
+from ps_nb.data.cuhk_sysu import read_cuhk_sysu
+from ps_nb.twin.render import render_twin
 
 
 def call(monkeypatch, capsys, *arguments):

@@ -5,22 +5,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import DBSCAN
-
-from ps_nb.clustering import (
+from ps_nb.clustering.density import (
     density_clusters,
     independence_threshold,
     jaccard_distances,
     nearest_people,
     neighbourhoods,
     numbered,
-    pair_scores,
     reliable_clusters,
     scene_mates,
     self_paced_clusters,
     separate_scene_mates,
 )
+from ps_nb.clustering.quality import pair_scores
 from ps_nb.core import UserError
+from sklearn.cluster import DBSCAN
 
 
 def unit(seed, total, groups, size=8, noise=0.6):

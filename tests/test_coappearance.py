@@ -5,16 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_training import SETTINGS, write_scenes
-
-from ps_nb.coappearance import CoAppearanceObjective, member_loss
 from ps_nb.core import seed_everything
-from ps_nb.detector import PersonSearcher, Sampled
-from ps_nb.loading import Augmentation, InputSize
-from ps_nb.recipes import Mining, cucps
-from ps_nb.runs import new_objective
-from ps_nb.scenes import SearchSet
-from ps_nb.training import Schedule, train
+from ps_nb.data.loading import Augmentation, InputSize
+from ps_nb.data.scenes import SearchSet
+from ps_nb.detector.searcher import PersonSearcher
+from ps_nb.detector.settings import Sampled
+from ps_nb.losses.members import member_loss
+from ps_nb.systems.recipes import Mining, cucps
+from ps_nb.systems.runs import new_objective
+from ps_nb.training.co_appearance import CoAppearanceObjective
+from ps_nb.training.loop import Schedule, train
+from tiny_training import SETTINGS, write_scenes
 
 
 def relabelled(scenes, rule):

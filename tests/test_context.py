@@ -7,25 +7,32 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ps_nb.context import (
-    Asked,
+from ps_nb.core import UserError
+from ps_nb.data.scenes import Detections, Protocol, Query
+from ps_nb.detector.parts import (
+    RelativeAttention,
+    flatten_parts,
+    only_part,
+    pool_parts,
+    relative_similarity,
+    row_weights,
+    split_parts,
+)
+from ps_nb.evaluation.ranking import evaluate
+from ps_nb.evaluation.settings import EvaluationSettings
+from ps_nb.graph.crowd import Asked, companions, make_crowd
+from ps_nb.graph.layers import PairGraph, SiameseGraph, best_pairs, normalised, star
+from ps_nb.graph.learning import train_scorer
+from ps_nb.graph.scorer import (
     ContextScorer,
     GraphSettings,
     asked_by,
     attention_rescorer,
-    companions,
     context_rescorer,
     joined_pairs,
-    make_crowd,
     score_targets,
-    train_scorer,
 )
-from ps_nb.core import UserError
-from ps_nb.evaluation import EvaluationSettings, evaluate, random_search
-from ps_nb.graph import PairGraph, SiameseGraph, best_pairs, normalised, star
-from ps_nb.parts import RelativeAttention, flatten_parts, only_part, pool_parts, relative_similarity, row_weights, split_parts
-from ps_nb.scenes import Detections, Protocol, Query
+from ps_nb.reproduction.growth import random_search
 
 PARTS, SIZE = 4, 6
 SLOW = settings(max_examples=25, deadline=None)

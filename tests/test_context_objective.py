@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ps_nb.core import UserError
+from ps_nb.data.scenes import Detections, Scene
+from ps_nb.data.training_sets import with_boxes, without_identities
+from ps_nb.detector.settings import Sampled
+from ps_nb.losses.contrast import centroid_contrast, hard_negatives, quadruplet
+from ps_nb.systems.recipes import cgps
+from ps_nb.systems.two_step import trained_on_crops, two_step
+from ps_nb.training.contexts import ContextObjective
 
 from ps_nb import runs
-from ps_nb.context_losses import cluster_contrast, hard_negatives, quadruplet
-from ps_nb.context_objective import ContextObjective
-from ps_nb.core import UserError
-from ps_nb.detector import Sampled
-from ps_nb.recipes import cgps
-from ps_nb.scenes import Detections, Scene
-from ps_nb.training_sets import with_boxes, without_identities
-from ps_nb.two_step import trained_on_crops, two_step
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_only_background_in_the_batch():
 
 def test_one_cluster_has_no_negatives():
     features = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
-    assert cluster_contrast(features, torch.zeros(5, dtype=torch.long), features[:1], 0.05, share=0.6) == 0
+    assert centroid_contrast(features, torch.zeros(5, dtype=torch.long), features[:1], 0.05, share=0.6) == 0
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])

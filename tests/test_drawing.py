@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
 from ps_nb.core import UserError
-from ps_nb.drawing import (
+from ps_nb.figures.drawing import (
     PALETTE,
     PaperFigure,
     paper_style,

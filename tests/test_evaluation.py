@@ -8,26 +8,24 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve
-
 from ps_nb.core import UserError, json_text
-from ps_nb.evaluation import (
-    PRESETS,
-    EvaluationSettings,
+from ps_nb.data.scenes import Detections, Protocol, Query, Scene, SearchSet
+from ps_nb.evaluation.detection import evaluate_detection
+from ps_nb.evaluation.metrics import average_precision, expand, first_best, match_threshold, precision_recall
+from ps_nb.evaluation.ranking import (
     evaluate,
-    evaluate_detection,
     evaluate_search,
     find_candidates,
     in_order,
     match_ranks,
     matched_query_features,
-    random_search,
     score_search,
     search_space,
     with_gallery_size,
 )
-from ps_nb.metrics import average_precision, expand, first_best, match_threshold, precision_recall
-from ps_nb.scenes import Detections, Protocol, Query, Scene, SearchSet
+from ps_nb.evaluation.settings import PRESETS, EvaluationSettings
+from ps_nb.reproduction.growth import random_search
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 CASES = settings(max_examples=150, deadline=None)
 
@@ -547,7 +545,7 @@ needs_protocol = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def official():
     "The official queries and galleries, with their true boxes as detections and one random direction per person as feature."
-    from ps_nb.datasets import read_cuhk_protocol
+    from ps_nb.data.cuhk_sysu import read_cuhk_protocol
 
     search_set = read_cuhk_protocol(Path(os.environ["PS_NB_TEST_DATA"]) / "cuhk-sysu" / "TestG100.mat")
     scenes, protocol = search_set.gallery, search_set.protocol("TestG100")

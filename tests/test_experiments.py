@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-
 from ps_nb.core import UserError, read_json
-from ps_nb.reproduce import experiment_notebooks, reproduce
-from ps_nb.results import published_artefact
+from ps_nb.reproduction.notebooks import experiment_notebooks, reproduce
+from ps_nb.reproduction.results import published_artefact
 
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
 EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))

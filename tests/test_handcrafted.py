@@ -5,13 +5,12 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
-
-from ps_nb.baselines import description_key, features_of_boxes, functions_of, true_boxes
+from ps_nb.baselines.describe import description_key, features_of_boxes, functions_of, true_boxes
+from ps_nb.baselines.handcrafted import HANDCRAFTED, describe_detections, described_and_projected, learn_description
+from ps_nb.baselines.metric_learning import Projection
+from ps_nb.baselines.textures import dense_sift, lomo
 from ps_nb.core import UserError, numpy_generator
-from ps_nb.descriptors import dense_sift, lomo
-from ps_nb.handcrafted import HANDCRAFTED, describe_detections, described_and_projected, learn_description
-from ps_nb.metric_learning import Projection
-from ps_nb.scenes import Protocol, Query, Scene, SearchSet
+from ps_nb.data.scenes import Protocol, Query, Scene, SearchSet
 
 
 @pytest.fixture(params=HANDCRAFTED)
@@ -121,5 +120,5 @@ def test_the_name_in_the_cache_depends_on_every_function_and_number(tmp_path, mo
     assert functions_of(partial(described_and_projected, describe=partial(lomo, correct_light=False))) == [
         described_and_projected, lomo]
     before = name(dense_sift, 1)
-    monkeypatch.setattr("ps_nb.baselines.source_of", lambda function: f"changed {function.__name__ == 'dense_sift'}")
+    monkeypatch.setattr("ps_nb.baselines.describe.source_of", lambda function: f"changed {function.__name__ == 'dense_sift'}")
     assert name(dense_sift, 1) != before and name(dense_sift, 1) != name(lomo, 1)

@@ -7,18 +7,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
-
-from ps_nb.backbones import Backbone
-from ps_nb.classification import ClassificationObjective, draw_classes, sampled_softmax
 from ps_nb.core import UserError, numpy_generator
-from ps_nb.crops import background_boxes, crop_batch, cut_out, embed_crops, training_crops
-from ps_nb.detector import Sampled
-from ps_nb.evaluation import EvaluationSettings, evaluate_detection
-from ps_nb.joint_runs import precision_at, recall_thresholds
-from ps_nb.recipes import deep, idnet, joint, training_strategies
-from ps_nb.runs import new_network
-from ps_nb.scenes import Detections, Scene
+from ps_nb.data.scenes import Detections, Scene
+from ps_nb.detector.backbones import Backbone
+from ps_nb.detector.settings import Sampled
+from ps_nb.evaluation.detection import evaluate_detection
+from ps_nb.evaluation.settings import EvaluationSettings
+from ps_nb.losses.softmax import draw_classes, sampled_softmax
+from ps_nb.reproduction.joint_rows import precision_at, recall_thresholds
+from ps_nb.systems.recipes import deep, idnet, joint, training_strategies
+from ps_nb.systems.runs import new_network
+from ps_nb.training.crops import background_boxes, crop_batch, cut_out, embed_crops, training_crops
+from ps_nb.training.identities import ClassificationObjective
+from torch.nn import functional
 
 COUNTS = st.tuples(st.integers(1, 40), st.integers(2, 60), st.integers(0, 999))
 

@@ -3,9 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from ps_nb.core import UserError, numpy_generator
-from ps_nb.metric_learning import (
+from ps_nb.baselines.metric_learning import (
     Projection,
     kissme,
     pair_covariances,
@@ -14,7 +12,8 @@ from ps_nb.metric_learning import (
     project_detections,
     xqda,
 )
-from ps_nb.scenes import Detections
+from ps_nb.core import UserError, numpy_generator
+from ps_nb.data.scenes import Detections
 
 METRICS = {"kissme": kissme, "xqda": xqda}
 

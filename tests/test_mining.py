@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies
-from torch.nn import functional
-
+from ps_nb.clustering.mining import line_up, mine, mine_pass
+from ps_nb.clustering.quality import co_appearance, pair_quality
 from ps_nb.core import UserError
-from ps_nb.mining import co_appearance, line_up, mine, mine_pass, pair_quality
+from torch.nn import functional
 
 THRESHOLDS = strategies.floats(-0.5, 0.95)
 BETAS = strategies.floats(0, 0.5)

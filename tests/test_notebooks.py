@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = sorted((ROOT / "nbs").glob("*.ipynb")) + sorted((ROOT / "nbs" / "papers").glob("*.ipynb"))
+LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*/[0-9]*.ipynb")) + sorted((ROOT / "nbs" / "papers").glob("*.ipynb"))
 PROGRAMS = Path(sys.executable).parent
 
 
-@pytest.mark.parametrize("notebook", LIBRARY, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", LIBRARY, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_library_notebook(notebook, tmp_path):
     environment = os.environ | {"PS_NB_RUNS": str(tmp_path / "runs"), "PS_NB_RESULTS": str(tmp_path / "results"),
                                 "PYTHONPATH": str(ROOT)}

@@ -7,9 +7,8 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-
 from ps_nb.core import UserError
-from ps_nb.photographs import GalleryImage, find_files, new_images, read_images, read_query, read_upright, video_frames
+from ps_nb.search.photographs import GalleryImage, find_files, new_images, read_images, read_query, read_upright, video_frames
 
 
 def noise(seed, height=24, width=32):

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from PIL import Image
-
 from ps_nb.core import UserError
-from ps_nb.drawing import RIGHT, WRONG, png_bytes, save_figure, sighting
-from ps_nb.metrics import average_precision, precision_recall
-from ps_nb.plots import (
+from ps_nb.evaluation.metrics import average_precision, precision_recall
+from ps_nb.figures.drawing import RIGHT, WRONG, png_bytes, save_figure, sighting
+from ps_nb.figures.plots import (
     GalleryRow,
     ScenePanel,
     bars,
@@ -27,7 +26,7 @@ from ps_nb.plots import (
     training_curves,
     with_spread,
 )
-from ps_nb.results import over_seeds
+from ps_nb.reproduction.results import over_seeds
 
 PERCENT = {"map": "%", "top1": "%"}
 

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import importlib
 import importlib.metadata
 import os
 import re
@@ -23,12 +24,13 @@ except ImportError:  # Python 3.10, where pytest brings it
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*/[0-9]*.ipynb"))
+CHAPTERS = sorted(path.parent for path in (ROOT / "ps_nb").glob("*/__init__.py"))
 PAPERS = sorted((ROOT / "nbs" / "papers").glob("*.ipynb"))
 EXPERIMENTS = sorted((ROOT / "nbs" / "experiments").glob("*/*.ipynb"))
 PROGRAMS = Path(sys.executable).parent
 PATHS = re.compile(r"(?<![\w.])/(?:" + "|".join(["work", "root", "farm", "tmp", "home", "Users"]) + r")/\S*")
-name_of = lambda path: f"{path.parent.name}/{path.stem}" if path.parent.name != "nbs" else path.stem  # noqa: E731
+name_of = lambda path: f"{path.parent.name}/{path.stem}"  # noqa: E731
 
 
 def settings():
@@ -104,7 +106,9 @@ def copy(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "nbs", folder / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (folder / "ps_nb").mkdir()
-    shutil.copy(ROOT / "ps_nb" / "__init__.py", folder / "ps_nb")
+    for face in (ROOT / "ps_nb").rglob("__init__.py"):  # written by hand
+        (folder / face.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(face, folder / face.relative_to(ROOT))
     return folder
 
 
@@ -115,8 +119,10 @@ def run_in(folder, program):
 
 def test_the_package_is_what_the_notebooks_export(copy):
     run_in(copy, "nbdev-export")
-    written = {path.name: path.read_text(encoding="utf-8") for path in (copy / "ps_nb").glob("*.py")}
-    committed = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "ps_nb").glob("*.py")}
+    written, committed = (
+        {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in (root / "ps_nb").rglob("*.py")}
+        for root in (copy, ROOT))
+    assert len(committed) == len(LIBRARY) + len(CHAPTERS) + 2, "a module a notebook, a face a chapter, __init__ and _modidx"
     stale = sorted(name for name in written.keys() | committed.keys() if written.get(name) != committed.get(name))
     assert not stale, f"run nbdev-export: {stale} differ"
 
@@ -129,29 +135,92 @@ def test_the_notebooks_are_clean(copy):
 
 
 def imported_modules(path):
-    "Top-level names that a module imports, and its imports from within ps_nb, wherever in the file they stand."
+    "Top-level names that a module imports, and the modules of ps_nb that it imports, dotted, wherever in the file they stand."
     outside, inside = set(), set()
+    package = ["ps_nb", *path.relative_to(ROOT / "ps_nb").parent.parts]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             outside |= {alias.name.split(".")[0] for alias in node.names}
-            inside |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ps_nb.")}
+            inside |= {alias.name.removeprefix("ps_nb.") for alias in node.names if alias.name.startswith("ps_nb.")}
         elif isinstance(node, ast.ImportFrom):
-            full = ("ps_nb." + (node.module or "") if node.level else node.module).strip(".")
+            above = package[: len(package) - node.level + 1] if node.level else []
+            full = ".".join([*above, *([node.module] if node.module else [])])
             outside.add(full.split(".")[0])
             if full.startswith("ps_nb."):
-                inside.add(full.split(".")[1])
+                inside.add(full.removeprefix("ps_nb."))
             elif full == "ps_nb":
                 inside |= {alias.name for alias in node.names}
     return outside - {"ps_nb"}, inside
 
 
-def test_modules_import_only_modules_with_a_lower_number():
-    numbers = {directive(path, "default_exp"): int(path.stem.split("_")[0]) for path in LIBRARY}
+def test_every_library_notebook_is_found():
+    folders = [path for path in (ROOT / "nbs").iterdir() if re.match(r"\d\d_", path.name)]
+    assert [int(path.name[:2]) for path in sorted(folders)] == list(range(15))  # ground, thirteen chapters, the command
+    assert len(LIBRARY) == len([path for path in (ROOT / "nbs").rglob("*.ipynb") if path.parent.parent == ROOT / "nbs"
+                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 83
+    assert len(CHAPTERS) == 13
+    for folder in folders:
+        numbers = sorted(int(path.stem[:2]) for path in folder.glob("*.ipynb"))
+        assert numbers == list(range(1, len(numbers) + 1)), f"{folder.name} is not numbered from 01"
+
+
+def test_modules_import_only_lower_chapters_and_lower_numbers():
+    number = {directive(path, "default_exp"): (int(path.parent.name[:2]), int(path.stem[:2])) for path in LIBRARY}
     upward = []
-    for name, number in numbers.items():
-        _, inside = imported_modules(ROOT / "ps_nb" / f"{name}.py")
-        upward += [f"{name} ({number}) imports {other} ({numbers[other]})" for other in inside if numbers[other] >= number]
+    for name, own in number.items():
+        _, inside = imported_modules(ROOT / "ps_nb" / f"{name.replace('.', '/')}.py")
+        assert not inside - number.keys(), f"{name} imports {inside - number.keys()}: exported code imports modules, not faces"
+        upward += [f"{name} {own} imports {other} {number[other]}" for other in inside if number[other] >= own]
     assert not upward
+
+
+def test_chapters_have_no_circle():
+    chapter = lambda module: module.split(".")[0]  # noqa: E731
+    arrows = {chapter(directive(path, "default_exp")): set() for path in LIBRARY}
+    for path in LIBRARY:
+        name = directive(path, "default_exp")
+        _, inside = imported_modules(ROOT / "ps_nb" / f"{name.replace('.', '/')}.py")
+        arrows[chapter(name)] |= {chapter(other) for other in inside} - {chapter(name)}
+    assert arrows["losses"] | arrows["clustering"] | arrows["data"] <= {"core", "devices"}, "the ground of the chapters"
+    while arrows:
+        free = [name for name, others in arrows.items() if not others & arrows.keys()]
+        assert free, f"a circle among {sorted(arrows)}"
+        for name in free:
+            del arrows[name]
+
+
+def test_exported_imports_are_relative():
+    absolute = [f"{path.relative_to(ROOT)}: {node.module}" for path in (ROOT / "ps_nb").rglob("*.py")
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.ImportFrom) and not node.level and node.module.startswith("ps_nb.")]
+    assert not absolute, f"parenthesised imports of notebooks stay absolute, write lines instead: {absolute}"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.name)
+def test_a_face_offers_what_its_chapter_defines(chapter):
+    face = importlib.import_module(f"ps_nb.{chapter.name}")
+    assert face.__doc__ and face.__all__ == sorted(set(face.__all__))
+    for name in face.__all__:
+        value = getattr(face, name)
+        if hasattr(value, "__module__") and isinstance(value.__module__, str) and hasattr(value, "__name__"):
+            assert value.__module__.startswith(f"ps_nb.{chapter.name}."), f"{name} is of {value.__module__}"
+
+
+def test_an_installed_wheel_imports_every_module(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("settings.ini", "setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "ps_nb", source / "ps_nb", ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "setup.py", "-q", "build", "--build-lib", str(tmp_path / "site")]
+    done = subprocess.run(build, cwd=source, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    modules = sorted(directive(path, "default_exp") for path in LIBRARY)
+    program = "import importlib, sys, ps_nb; assert ps_nb.__file__.startswith(sys.argv[1]), ps_nb.__file__\n" \
+              "for name in sys.argv[2:]: importlib.import_module('ps_nb.' + name)"
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "site"), *modules], cwd=tmp_path, capture_output=True,
+                          text=True, env=os.environ | {"PYTHONPATH": str(tmp_path / "site")})
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headless": "cv2", "faiss-cpu": "faiss",
@@ -163,7 +232,7 @@ def test_exported_code_imports_what_the_package_requires():
                                                                        "comparison_requirements")
                 for line in requirements(key)]  # fmt: skip
     allowed = {IMPORT_NAMES.get(name, name) for name in declared} | set(sys.stdlib_module_names)
-    foreign = {path.name: names for path in (ROOT / "ps_nb").glob("*.py") if (names := imported_modules(path)[0] - allowed)}
+    foreign = {path.name: names for path in (ROOT / "ps_nb").rglob("*.py") if (names := imported_modules(path)[0] - allowed)}
     assert not foreign
 
 
@@ -172,7 +241,8 @@ def test_exported_code_imports_what_the_package_requires():
 
 @pytest.mark.parametrize("path", LIBRARY, ids=name_of)
 def test_a_library_notebook_is_one_module_in_short_cells(path):
-    assert path.stem == f"{path.stem.split('_')[0]}_{directive(path, 'default_exp')}"
+    *chapter, name = directive(path, "default_exp").split(".")
+    assert path.stem[3:] == name and (not chapter or path.parent.name[3:] == chapter[0])
     assert code_cells(path)[0].source.startswith("#| default_exp"), "the first code cell names the module"
     lengths = {source.splitlines()[0]: len(source.splitlines()) for source in exported_sources(path)}
     long = {name: length for name, length in lengths.items() if length > 50}
@@ -183,6 +253,8 @@ def test_a_library_notebook_is_one_module_in_short_cells(path):
 def test_a_notebook_can_be_read_without_being_run(path):
     cells = nbformat.read(path, as_version=4).cells
     opening = cells[0].source.splitlines()
+    prose = [line for cell in cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    assert not [line for line in prose if re.match(r"#+ #", line)], "a heading written '# ## '"
     assert cells[0].cell_type == "markdown" and opening[0].startswith("# "), "opens with a title"
     assert any(line.startswith("> ") for line in opening), "the title is followed by a line that says what it is for"
     outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]

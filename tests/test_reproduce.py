@@ -5,10 +5,16 @@ import sys
 
 import nbformat
 import pytest
+from ps_nb.core import UserError, read_json, write_json
+from ps_nb.reproduction.notebooks import (
+    experiment_notebooks,
+    notebook_parameters,
+    reproduce,
+    result_difference,
+    settled_parameters,
+)
 
 from ps_nb import results
-from ps_nb.core import UserError, read_json, write_json
-from ps_nb.reproduce import experiment_notebooks, notebook_parameters, reproduce, result_difference, settled_parameters
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
 PARAMETERS = 'profile = "smoke"  # smoke, small, full or paper\nseeds = "0"  # random seeds, comma separated\nsize = 3  # rows'
@@ -36,7 +42,8 @@ def clone(tmp_path, monkeypatch):
     published = results.repository() / "results" / "published"
     shutil.copytree(published, tmp_path / "results" / "published")
     (tmp_path / "nbs").mkdir()
-    (tmp_path / "nbs" / "00_core.ipynb").touch()
+    (tmp_path / "nbs" / "00_ground").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "nbs" / "00_ground" / "01_core.ipynb").touch()
     (tmp_path / "settings.ini").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PS_NB_RESULTS", raising=False)

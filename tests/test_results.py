@@ -10,11 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-
-from ps_nb import results
 from ps_nb.core import UserError, read_json, write_json
-from ps_nb.report import matched_rows, report, value_table, write_report
-from ps_nb.results import (
+from ps_nb.reproduction.report import matched_rows, report, value_table, write_report
+from ps_nb.reproduction.results import (
     KEYS,
     all_hold,
     check_parameters,
@@ -30,6 +28,8 @@ from ps_nb.results import (
     verdict,
     write_result,
 )
+
+from ps_nb import results
 
 ROOT = results.repository()
 GOOD = {"profile": "smoke", "seeds": "0"}
@@ -199,7 +199,8 @@ def test_the_state_of_the_code(tmp_path, monkeypatch):
         subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
 
     (tmp_path / "nbs").mkdir()
-    (tmp_path / "nbs" / "00_core.ipynb").touch()
+    (tmp_path / "nbs" / "00_ground").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "nbs" / "00_ground" / "01_core.ipynb").touch()
     (tmp_path / "settings.ini").touch()
     monkeypatch.chdir(tmp_path)
     assert repository() == tmp_path and code_state() == {"commit": None, "dirty": None}

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from ps_nb.core import UserError, read_json
-from ps_nb.crops import CropTraining
-from ps_nb.recipes import idnet, oim
-from ps_nb.runs import find_people, load_run, search_set, trained
-from ps_nb.twins import render_twin
+from ps_nb.systems.recipes import idnet, oim
+from ps_nb.systems.runs import find_people, load_run, search_set, trained
+from ps_nb.training.crops import CropTraining
+from ps_nb.twin.render import render_twin
 
 
 def test_matching_starts_on_crops(tmp_path, monkeypatch):

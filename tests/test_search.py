@@ -10,19 +10,18 @@ import types
 
 import numpy as np
 import pandas as pd
+import ps_nb.search.index
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-import ps_nb.search
 from ps_nb.core import UserError, read_json, seed_everything
-from ps_nb.detector import DetectorSettings, PersonSearcher
-from ps_nb.inference import detect_image, embed_boxes, model_fingerprint
-from ps_nb.loading import InputSize
-from ps_nb.photographs import GalleryImage
-from ps_nb.scenes import Detections
-from ps_nb.search import (
+from ps_nb.data.loading import InputSize
+from ps_nb.data.scenes import Detections
+from ps_nb.detector.inference import detect_image, embed_boxes, model_fingerprint
+from ps_nb.detector.searcher import PersonSearcher
+from ps_nb.detector.settings import DetectorSettings
+from ps_nb.search.index import (
     GalleryIndex,
     checked_people,
     draw_search,
@@ -35,6 +34,7 @@ from ps_nb.search import (
     search_index,
     write_search,
 )
+from ps_nb.search.photographs import GalleryImage
 
 
 def describe(image, boxes):
@@ -96,7 +96,7 @@ def random_index(seed, images, width=8, model="toy"):
 
 @pytest.mark.parametrize("fail_at", [0, 1, 4, 5, 9])
 def test_an_interrupted_index_continues_where_it_was(tmp_path, monkeypatch, fail_at):
-    monkeypatch.setattr(ps_nb.search, "PART_IMAGES", 4)
+    monkeypatch.setattr(ps_nb.search.index, "PART_IMAGES", 4)
     photos = make_photos(tmp_path / "photos", 10)
     with pytest.raises(KeyboardInterrupt):
         index_images([photos], Detector(fail_at), "toy", tmp_path / "index")
@@ -110,9 +110,10 @@ def test_an_interrupted_index_continues_where_it_was(tmp_path, monkeypatch, fail
 
 def test_a_killed_index_continues_from_its_last_part(tmp_path):
     photos = make_photos(tmp_path / "photos", 10)
-    program = "import os\nimport numpy as np\nimport ps_nb.search\n" + inspect.getsource(describe) + inspect.getsource(detect)
+    program = "import os\nimport numpy as np\nimport ps_nb.search.index\n"
+    program += inspect.getsource(describe) + inspect.getsource(detect)
     program += textwrap.dedent("""
-        ps_nb.search.PART_IMAGES = 4
+        ps_nb.search.index.PART_IMAGES = 4
         seen = []
 
         def killed(image):
@@ -121,7 +122,7 @@ def test_a_killed_index_continues_from_its_last_part(tmp_path):
                 os._exit(9)
             return detect(image)
 
-        ps_nb.search.index_images(["photos"], killed, "toy", "index")
+        ps_nb.search.index.index_images(["photos"], killed, "toy", "index")
     """)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
@@ -137,13 +138,13 @@ def test_a_part_that_was_written_but_not_listed_is_replaced(tmp_path, monkeypatc
     photos = make_photos(tmp_path / "photos", 5)
     calls = []
 
-    def torn_list(path, value, write=ps_nb.search.write_json):
+    def torn_list(path, value, write=ps_nb.search.index.write_json):
         calls.append(path)
         if len(calls) == 2:
             raise KeyboardInterrupt
         write(path, value)
 
-    monkeypatch.setattr(ps_nb.search, "write_json", torn_list)
+    monkeypatch.setattr(ps_nb.search.index, "write_json", torn_list)
     with pytest.raises(KeyboardInterrupt):
         index_images([photos], detect, "toy", tmp_path / "index")
     monkeypatch.undo()
@@ -573,7 +574,7 @@ def test_odd_arrays_of_a_part_are_one_line(tmp_path, key, value):
     path, manifest = tmp_path / "index" / "part-00000.npz", read_json(tmp_path / "index" / "index.json")
     with np.load(path) as stored:
         np.savez(path, **dict(stored) | {key: value})
-    manifest["parts"][0]["checksum"] = ps_nb.search.file_checksum(path)
+    manifest["parts"][0]["checksum"] = ps_nb.search.index.file_checksum(path)
     (tmp_path / "index" / "index.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match="part-00000.npz"):
         load_index(tmp_path / "index")
@@ -589,4 +590,4 @@ def test_names_of_every_kind_are_drawn_and_written(tmp_path, name):
     assert result.people["image"][0] == f"photos/{name}"
     write_search(result, tmp_path / "out", draw_search(result, image, index))
     assert read_json(tmp_path / "out" / "search.json")["people"][0]["image"] == f"photos/{name}"
-    assert ps_nb.search.printable(name).encode() and "\n" not in ps_nb.search.printable(name)
+    assert ps_nb.search.index.printable(name).encode() and "\n" not in ps_nb.search.index.printable(name)

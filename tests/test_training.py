@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from ps_nb.core import UserError, available_cores, load_tensors
-from ps_nb.loading import Augmentation, InputSize
-from ps_nb.pretraining import ObjectTraining, object_weights
-from ps_nb.training import CheckpointKeeper, Schedule, check_finite, load_checkpoint, save_checkpoint, train, working_precision
+from ps_nb.core import UserError, load_tensors
+from ps_nb.data.loading import Augmentation, InputSize
+from ps_nb.devices import available_cores
+from ps_nb.training.loop import (
+    CheckpointKeeper,
+    Schedule,
+    check_finite,
+    load_checkpoint,
+    save_checkpoint,
+    train,
+    working_precision,
+)
+from ps_nb.training.starting_weights import ObjectTraining, object_weights
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
 VARIABLES = {"PYTHONPATH": str(PROGRAM.parent.parent), "OMP_NUM_THREADS": "1"}

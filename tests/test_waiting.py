@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from pretended import DEVICE, PretendedDevice
-
-from ps_nb.core import place, seed_everything
-from ps_nb.inference import embed_scenes
-from ps_nb.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
-from ps_nb.runs import new_network, new_objective
-from ps_nb.scenes import SearchSet
-from ps_nb.throughput import calm, fill_memory, noise_batch, random_scenes
-from ps_nb.training import train_step
-from ps_nb.twins import render_twin
+from ps_nb.core import seed_everything
+from ps_nb.data.scenes import SearchSet
+from ps_nb.detector.inference import embed_scenes
+from ps_nb.devices import place
+from ps_nb.reproduction.throughput import calm, fill_memory, noise_batch, random_scenes
+from ps_nb.systems.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
+from ps_nb.systems.runs import new_network, new_objective
+from ps_nb.training.loop import train_step
+from ps_nb.twin.render import render_twin
 
 CPU = torch.device("cpu")
 # A suppression waits once an image. A step then waits for whom the regions show and for whom detection has found; cgps for how

@@ -3,13 +3,12 @@
 from dataclasses import asdict, replace
 
 import pytest
-
-from ps_nb.loading import InputSize
-from ps_nb.recipes import cgps, oim, with_contexts
-from ps_nb.runs import new_objective
-from ps_nb.scenes import Scene, SearchSet
-from ps_nb.training import rate_at
-from ps_nb.two_step import METHODS, two_step
+from ps_nb.data.loading import InputSize
+from ps_nb.data.scenes import Scene, SearchSet
+from ps_nb.systems.recipes import cgps, oim, with_contexts
+from ps_nb.systems.runs import new_objective
+from ps_nb.systems.two_step import METHODS, two_step
+from ps_nb.training.loop import rate_at
 
 LARGE = ("full", "paper")
 
