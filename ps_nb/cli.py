@@ -18,6 +18,7 @@ import numpy as np
 import typer
 
 from .core import UserError, fingerprint, write_json
+from .devices import use_available_cores
 from .data.checks import check_search_set
 from .data.cuhk_sysu import write_cuhk_sysu
 from .data.formats import FORMATS, read_search_set, write_coco
@@ -275,6 +276,7 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
 # %% ../nbs/14_command/01_cli.ipynb #af8061fb
 def main() -> None:
     "Run the command; a `UserError` becomes one line on standard error and exit status 1."
+    use_available_cores()
     try:
         app()
     except UserError as error:

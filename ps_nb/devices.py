@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['choose_device', 'place', 'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'available_cores', 'readers',
-           'ahead', 'alone', 'several_processes', 'process_mean', 'peak_memory_mb', 'cost']
+           'ahead', 'use_available_cores', 'alone', 'several_processes', 'process_mean', 'peak_memory_mb', 'cost']
 
 # %% ../nbs/00_ground/02_devices.ipynb #8febb594
 import contextlib
@@ -112,6 +112,12 @@ def ahead(function: Callable, items: Iterable, workers: int) -> Iterator:
         finally:
             for each in waiting:
                 each.cancel()
+
+# %% ../nbs/00_ground/02_devices.ipynb #0f2d8cad
+def use_available_cores() -> None:
+    "Let torch compute with as many threads as this process may use cores, unless `OMP_NUM_THREADS` says how many."
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cores())
 
 # %% ../nbs/00_ground/02_devices.ipynb #e12d6d3d
 _by_itself = 0  # how many blocks of `alone` this process is in

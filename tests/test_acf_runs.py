@@ -3,13 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from ps_nb import acf_runs
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Scene
 from ps_nb.reproduction.results import run_origins
 from ps_nb.systems.acf import acf_detections, acf_training, trained_acf
 from ps_nb.twin.render import render_twin
-
-from ps_nb import acf_runs
 
 
 @pytest.fixture(scope="module")

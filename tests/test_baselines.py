@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ps_nb.baselines.colours import Codebook, bag_of_words, colour_histogram, learn_codebook, patch_colours
 from ps_nb.baselines.describe import (
     describe_boxes,

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ps_nb import classic_detectors
 from ps_nb.baselines.acf import (
     AcfTraining,
     Window,
@@ -28,8 +30,6 @@ from ps_nb.baselines.boosting import Trees, boost, cascade_scores, quantise, tre
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.data.scenes import Scene
 from ps_nb.evaluation.metrics import box_overlap
-
-from ps_nb import classic_detectors
 
 SMALL = Window(person=24, height=32, width=16)
 LEARN = AcfTraining(SMALL, rounds=(8, 24), negatives=100)

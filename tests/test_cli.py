@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from ps_nb.cli import main
 from ps_nb.core import write_json
 from ps_nb.data.cuhk_sysu import read_cuhk_sysu
@@ -151,3 +152,21 @@ def test_a_full_disk_leaves_no_half_result(tmp_path, monkeypatch):
 def test_the_installed_command_prints_help():
     done = subprocess.run([Path(sys.executable).parent / "ps-nb", "--help"], capture_output=True, text=True)
     assert done.returncode == 0 and "quickstart" in done.stdout
+
+
+def test_threads_are_those_of_the_cores_that_may_be_used(monkeypatch):
+    import torch
+
+    from ps_nb import devices
+
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(devices, "available_cores", lambda: 3)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        devices.use_available_cores()
+        assert torch.get_num_threads() == before  # said otherwise
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        devices.use_available_cores()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

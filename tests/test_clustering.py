@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import DBSCAN
+
 from ps_nb.clustering.density import (
     density_clusters,
     independence_threshold,
@@ -19,7 +21,6 @@ from ps_nb.clustering.density import (
 )
 from ps_nb.clustering.quality import pair_scores
 from ps_nb.core import UserError
-from sklearn.cluster import DBSCAN
 
 
 def unit(seed, total, groups, size=8, noise=0.6):

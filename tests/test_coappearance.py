@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_training import SETTINGS, write_scenes
+
 from ps_nb.core import seed_everything
 from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.data.scenes import SearchSet
@@ -15,7 +17,6 @@ from ps_nb.systems.recipes import Mining, cucps
 from ps_nb.systems.runs import new_objective
 from ps_nb.training.co_appearance import CoAppearanceObjective
 from ps_nb.training.loop import Schedule, train
-from tiny_training import SETTINGS, write_scenes
 
 
 def relabelled(scenes, rule):

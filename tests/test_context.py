@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Detections, Protocol, Query
 from ps_nb.detector.parts import (

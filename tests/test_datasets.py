@@ -13,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.io import loadmat, savemat
+
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.data.checks import check_search_set
 from ps_nb.data.cuhk_sysu import read_cuhk_protocol, read_cuhk_sysu, write_cuhk_sysu
@@ -30,7 +32,6 @@ from ps_nb.data.formats import (
 )
 from ps_nb.data.prw import multi_view_protocol, read_prw, read_query_info, standard_protocol, write_prw
 from ps_nb.data.scenes import Protocol, Query, Scene, SearchSet, split_statistics
-from scipy.io import loadmat, savemat
 
 real_data = Path(os.environ.get("PS_NB_TEST_DATA", "absent"))
 needs_real_data = pytest.mark.skipif(not real_data.is_dir(), reason="PS_NB_TEST_DATA names no folder of real data")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from ps_nb.core import UserError
 from ps_nb.figures.drawing import (
     PALETTE,

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve
+
 from ps_nb.core import UserError, json_text
 from ps_nb.data.scenes import Detections, Protocol, Query, Scene, SearchSet
 from ps_nb.evaluation.detection import evaluate_detection
@@ -25,7 +27,6 @@ from ps_nb.evaluation.ranking import (
 )
 from ps_nb.evaluation.settings import PRESETS, EvaluationSettings
 from ps_nb.reproduction.growth import random_search
-from sklearn.metrics import auc, average_precision_score, precision_recall_curve
 
 CASES = settings(max_examples=150, deadline=None)
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from ps_nb.core import UserError, read_json
 from ps_nb.reproduction.notebooks import experiment_notebooks, reproduce
 from ps_nb.reproduction.results import published_artefact

@@ -5,6 +5,7 @@ from functools import partial
 import cv2
 import numpy as np
 import pytest
+
 from ps_nb.baselines.describe import description_key, features_of_boxes, functions_of, true_boxes
 from ps_nb.baselines.handcrafted import HANDCRAFTED, describe_detections, described_and_projected, learn_description
 from ps_nb.baselines.metric_learning import Projection

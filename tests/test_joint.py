@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
+
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.data.scenes import Detections, Scene
 from ps_nb.detector.backbones import Backbone
@@ -19,7 +21,6 @@ from ps_nb.systems.recipes import deep, idnet, joint, training_strategies
 from ps_nb.systems.runs import new_network
 from ps_nb.training.crops import background_boxes, crop_batch, cut_out, embed_crops, training_crops
 from ps_nb.training.identities import ClassificationObjective
-from torch.nn import functional
 
 COUNTS = st.tuples(st.integers(1, 40), st.integers(2, 60), st.integers(0, 999))
 

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ps_nb.baselines.metric_learning import (
     Projection,
     kissme,

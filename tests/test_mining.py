@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies
+from torch.nn import functional
+
 from ps_nb.clustering.mining import line_up, mine, mine_pass
 from ps_nb.clustering.quality import co_appearance, pair_quality
 from ps_nb.core import UserError
-from torch.nn import functional
 
 THRESHOLDS = strategies.floats(-0.5, 0.95)
 BETAS = strategies.floats(0, 0.5)
@@ -50,10 +51,36 @@ def test_one_member_a_scene_in_both_directions_and_never_at_home(world, threshol
 def test_clusters_only_grow_with_beta_with_rounds_and_with_a_lower_threshold(world, threshold, beta, more, unique):
     features, offsets = world
     base = pairs(features, offsets, threshold=threshold, beta=beta, rounds=2, unique=unique)
-    assert base <= pairs(features, offsets, threshold=threshold, beta=beta + more, rounds=2, unique=unique)
     assert base <= pairs(features, offsets, threshold=threshold, beta=beta, rounds=3, unique=unique)
-    assert base <= pairs(features, offsets, threshold=threshold - more, beta=beta, rounds=2, unique=unique)
+    if unique:  # without uniqueness a pair that is found early keeps others out
+        assert base <= pairs(features, offsets, threshold=threshold, beta=beta + more, rounds=2)
+        assert base <= pairs(features, offsets, threshold=threshold - more, beta=beta, rounds=2)
     assert base >= pairs(features, offsets, threshold=threshold, beta=beta, rounds=0, unique=unique)
+
+
+def literal_hard_positives(features, offsets, threshold, beta, rounds):
+    "Eq. 1, 3 and 4 without uniqueness, person by person; a cluster that has a member in a scene stays as it is there."
+    scene, similarity = scene_of(offsets), features.double() @ features.double().T
+    people = [i for i in range(len(features)) if features[i].any()]
+    every = [(i, j) for i in people for j in people if scene[i] != scene[j]]
+    found = {(i, j) for i, j in every if similarity[i, j] > threshold}
+    for _ in range(rounds):
+        together = {}
+        for i, j in found:
+            key = scene[i], scene[j]
+            together[key] = together.get(key, 0.0) + max(0.0, float(similarity[i, j]))
+        matched = {(i, scene[j]) for i, j in found}
+        found = found | {(i, j) for i, j in every if (i, scene[j]) not in matched and (j, scene[i]) not in matched
+                         and similarity[i, j] + beta * together.get((scene[i], scene[j]), 0.0) > threshold}
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(worlds(), THRESHOLDS, BETAS, strategies.integers(0, 3))
+def test_hard_positives_alone_leave_clusters_that_have_a_member_as_they_are(world, threshold, beta, rounds):
+    features, offsets = world
+    found = pairs(features, offsets, threshold=threshold, beta=beta, rounds=rounds, unique=False)
+    assert found == literal_hard_positives(features, offsets, threshold, beta, rounds)
 
 
 @settings(deadline=None, max_examples=40)

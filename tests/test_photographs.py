@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+
 from ps_nb.core import UserError
 from ps_nb.search.photographs import GalleryImage, find_files, new_images, read_images, read_query, read_upright, video_frames
 

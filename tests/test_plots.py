@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from PIL import Image
+
 from ps_nb.core import UserError
 from ps_nb.evaluation.metrics import average_precision, precision_recall
 from ps_nb.figures.drawing import RIGHT, WRONG, png_bytes, save_figure, sighting

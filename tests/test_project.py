@@ -17,6 +17,7 @@ import pytest
 
 import ps_nb
 from ps_nb.core import read_json
+from ps_nb.reproduction.contents import contents
 
 try:
     import tomllib
@@ -157,7 +158,7 @@ def test_every_library_notebook_is_found():
     folders = [path for path in (ROOT / "nbs").iterdir() if re.match(r"\d\d_", path.name)]
     assert [int(path.name[:2]) for path in sorted(folders)] == list(range(15))  # ground, thirteen chapters, the command
     assert len(LIBRARY) == len([path for path in (ROOT / "nbs").rglob("*.ipynb") if path.parent.parent == ROOT / "nbs"
-                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 83
+                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 84
     assert len(CHAPTERS) == 13
     for folder in folders:
         numbers = sorted(int(path.stem[:2]) for path in folder.glob("*.ipynb"))
@@ -270,6 +271,25 @@ def test_a_notebook_can_be_read_without_being_run(path):
             if kind.startswith("image/"):
                 size = len(value.encode()) if kind == "image/svg+xml" else len(base64.b64decode(value))
                 assert size <= 100_000, f"a picture of {size // 1000} kB"
+
+
+def test_the_pages_of_contents_are_those_of_the_notebooks():
+    stale = [str(path.relative_to(ROOT)) for path, text in contents().items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, f"run make contents: {stale} differ"
+
+
+def test_links_between_files_lead_somewhere():
+    broken = []
+    listed = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "nbs").rglob("README.md")]
+    texts = {path: path.read_text(encoding="utf-8") for path in listed}
+    for path in [*LIBRARY, *PAPERS, *EXPERIMENTS]:
+        cells = nbformat.read(path, as_version=4).cells
+        texts[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for path, text in texts.items():
+        for target in re.findall(r"\]\((?!https?:|#|mailto:|attachment:)([^)\s#]+)", text):
+            if "." in target and not (path.parent / target).exists():
+                broken.append(f"{path.relative_to(ROOT)}: {target}")
+    assert not broken
 
 
 # ---------------------------------------------------------------- experiment notebooks

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from ps_nb import training
 from ps_nb.clustering.first_neighbours import first_neighbour_clusters
 from ps_nb.core import UserError, seed_everything
 from ps_nb.data.loading import Augmentation, InputSize, make_batch
@@ -18,8 +20,6 @@ from ps_nb.systems.recipes import rsiam
 from ps_nb.systems.runs import new_objective, training_scenes
 from ps_nb.training.loop import Schedule, train
 from ps_nb.training.region_siamese import RegionSiamese, RegionSiameseObjective
-
-from ps_nb import training
 
 SETTINGS = RepPointsSettings(backbone="resnet18", levels=3, channels=16, head_channels=16, tower=1, region_size=(6, 2),
                              crop_size=(96, 32), feature_size=16)  # fmt: skip

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.twin.objects import render_objects
 from ps_nb.twin.painting import PATTERNS, Exposure, Fabric, clutter, composite, ellipse, expose, light_figure, paint, pattern_mask

@@ -5,6 +5,8 @@ import sys
 
 import nbformat
 import pytest
+
+from ps_nb import results
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.reproduction.notebooks import (
     experiment_notebooks,
@@ -13,8 +15,6 @@ from ps_nb.reproduction.notebooks import (
     result_difference,
     settled_parameters,
 )
-
-from ps_nb import results
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
 PARAMETERS = 'profile = "smoke"  # smoke, small, full or paper\nseeds = "0"  # random seeds, comma separated\nsize = 3  # rows'

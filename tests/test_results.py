@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+
+from ps_nb import results
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.reproduction.report import matched_rows, report, value_table, write_report
 from ps_nb.reproduction.results import (
@@ -28,8 +30,6 @@ from ps_nb.reproduction.results import (
     verdict,
     write_result,
 )
-
-from ps_nb import results
 
 ROOT = results.repository()
 GOOD = {"profile": "smoke", "seeds": "0"}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+
 from ps_nb.core import UserError, read_json
 from ps_nb.systems.recipes import idnet, oim
 from ps_nb.systems.runs import find_people, load_run, search_set, trained

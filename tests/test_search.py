@@ -10,11 +10,12 @@ import types
 
 import numpy as np
 import pandas as pd
-import ps_nb.search.index
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+import ps_nb.search.index
 from ps_nb.core import UserError, read_json, seed_everything
 from ps_nb.data.loading import InputSize
 from ps_nb.data.scenes import Detections

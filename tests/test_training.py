@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from ps_nb.core import UserError, load_tensors
 from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.devices import available_cores

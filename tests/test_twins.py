@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+
+from ps_nb import twins
 from ps_nb.baselines.colours import colour_histogram
 from ps_nb.baselines.describe import features_of_boxes, features_of_queries
 from ps_nb.core import UserError, read_json
 from ps_nb.evaluation.ranking import evaluate_search
 from ps_nb.twin.plans import CUHK_SIZES, CUHK_WORLD, PRW_SIZES, PRW_WORLD, WorldSize, plan_fixed_cameras, plan_hand_held
 from ps_nb.twin.render import render_twin
-
-from ps_nb import twins
 
 NAMES = ("cuhk-twin", "prw-twin")
 LITTLE = {"cuhk-twin": WorldSize(20, 16, 8, 7, 96, 72, 18, (6, 15)),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pretended import DEVICE, PretendedDevice
+
 from ps_nb.core import seed_everything
 from ps_nb.data.scenes import SearchSet
 from ps_nb.detector.inference import embed_scenes

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 
 import pytest
+
 from ps_nb.data.loading import InputSize
 from ps_nb.data.scenes import Scene, SearchSet
 from ps_nb.systems.recipes import cgps, oim, with_contexts

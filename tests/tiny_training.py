@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
+from ps_nb import training
 from ps_nb.core import seed_everything
 from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.data.scenes import Scene
@@ -21,8 +23,6 @@ from ps_nb.detector.searcher import PersonSearcher
 from ps_nb.detector.settings import DetectorSettings
 from ps_nb.training.contexts import ContextObjective
 from ps_nb.training.identities import IdentityObjective
-
-from ps_nb import training
 
 SETTINGS = DetectorSettings(backbone="resnet18", anchor_sizes=(38.0,), anchor_ratios=(2.5,), train_candidates=48,
                             train_proposals=16, region_samples=8, region_size=(8, 4), anchor_samples=16, feature_size=16,

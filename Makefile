@@ -1,0 +1,24 @@
+# What is typed most. PYTHON may name another interpreter: make test PYTHON=.venv/bin/python
+PYTHON ?= python
+.PHONY: install export clean-notebooks lint test contents report
+
+install:  ## the library, and what changing it needs
+	$(PYTHON) -m pip install --editable '.[dev]'
+
+export:  ## notebooks to modules
+	nbdev-export
+
+clean-notebooks:  ## metadata out of notebooks
+	nbdev-clean
+
+lint:
+	ruff check nbs tests setup.py
+
+test:  ## library notebooks, experiments at their smallest, tests
+	$(PYTHON) -m pytest
+
+contents:  ## nbs/README.md and the page of each chapter
+	$(PYTHON) -c "from ps_nb.reproduction.contents import write_contents; write_contents()"
+
+report:  ## results/README.md
+	ps-nb report
