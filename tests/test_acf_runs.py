@@ -4,10 +4,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ps_nb import acf_runs
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Scene
 from ps_nb.reproduction.results import run_origins
+from ps_nb.systems import acf
 from ps_nb.systems.acf import acf_detections, acf_training, trained_acf
 from ps_nb.twin.render import render_twin
 
@@ -27,7 +27,7 @@ def run(data):
 
 def test_another_gallery_is_the_same_run_and_other_detections(data, run, monkeypatch):
     found = acf_detections(run, data)
-    monkeypatch.setattr(acf_runs, "train_acf", lambda *_, **__: pytest.fail("trained twice"))
+    monkeypatch.setattr(acf, "train_acf", lambda *_, **__: pytest.fail("trained twice"))
     half = replace(data, gallery=data.gallery[:5], protocols={})
     part = acf_detections(trained_acf(half, "smoke"), half)
     assert len(part.names) == 5 and np.array_equal(part.boxes, found.boxes[: len(part)])
@@ -35,7 +35,7 @@ def test_another_gallery_is_the_same_run_and_other_detections(data, run, monkeyp
 
 
 def test_other_people_and_another_seed_are_other_runs(data, run, monkeypatch):
-    monkeypatch.setattr(acf_runs, "train_acf", lambda *_, **__: run.detector)
+    monkeypatch.setattr(acf, "train_acf", lambda *_, **__: run.detector)
     fewer = replace(data, train=data.train[:-1])
     assert len({run.folder, trained_acf(fewer, "smoke").folder, trained_acf(data, "smoke", 1).folder}) == 3
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ps_nb import classic_detectors
+from ps_nb.baselines import acf
 from ps_nb.baselines.acf import (
     AcfTraining,
     Window,
@@ -86,7 +86,7 @@ def same_detector(one, other):
 
 def test_a_training_that_was_cut_off_goes_on(detector, tmp_path, monkeypatch):
     scenes, kept = make_scenes(tmp_path, 12), tmp_path / "rounds"
-    monkeypatch.setattr(classic_detectors, "boost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(acf, "boost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # before a single tree
         train_acf(scenes, LEARN, folder=kept, workers=1)
     assert sorted(path.name for path in kept.iterdir()) == ["background-0.npy"]
@@ -94,7 +94,7 @@ def test_a_training_that_was_cut_off_goes_on(detector, tmp_path, monkeypatch):
     first = train_acf(scenes, replace(LEARN, rounds=(8,)), folder=kept, workers=1)
     assert len(first.trees) == 8 and (kept / "round-0.npz").exists()
     calls = []
-    monkeypatch.setattr(classic_detectors, "boost", lambda *given: calls.append(given[2]) or boost(*given))
+    monkeypatch.setattr(acf, "boost", lambda *given: calls.append(given[2]) or boost(*given))
     assert same_detector(train_acf(scenes, LEARN, folder=kept, workers=1), detector) and calls == [24]
     assert same_detector(train_acf(scenes, LEARN, folder=kept, workers=1), detector) and calls == [24]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from ps_nb import runs
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Detections, Scene
 from ps_nb.data.training_sets import with_boxes, without_identities
 from ps_nb.detector.settings import Sampled
 from ps_nb.losses.contrast import centroid_contrast, hard_negatives, quadruplet
+from ps_nb.systems import runs
 from ps_nb.systems.recipes import cgps
 from ps_nb.systems.two_step import trained_on_crops, two_step
 from ps_nb.training.contexts import ContextObjective

@@ -92,7 +92,7 @@ def test_unreadable_files_are_one_line_that_names_them(tmp_path, name, content, 
 
 def test_a_broken_video_says_nothing_on_standard_error(tmp_path):
     (tmp_path / "text.mp4").write_text("hello")
-    program = ("from ps_nb.photographs import video_frames\n"
+    program = ("from ps_nb.search.photographs import video_frames\n"
                "try: list(video_frames('text.mp4', bool))\n"
                "except Exception as error: print(error)")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True,

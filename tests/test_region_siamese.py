@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from ps_nb import training
 from ps_nb.clustering.first_neighbours import first_neighbour_clusters
 from ps_nb.core import UserError, seed_everything
 from ps_nb.data.loading import Augmentation, InputSize, make_batch
@@ -18,6 +17,7 @@ from ps_nb.figures.cases import first_ranks
 from ps_nb.reproduction.growth import random_search
 from ps_nb.systems.recipes import rsiam
 from ps_nb.systems.runs import new_objective, training_scenes
+from ps_nb.training import loop
 from ps_nb.training.loop import Schedule, train
 from ps_nb.training.region_siamese import RegionSiamese, RegionSiameseObjective
 
@@ -123,7 +123,7 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     def learn(folder, cut_at=None):
         seed_everything(0)
         steps = 0
-        ordinary = training.train_step
+        ordinary = loop.train_step
 
         def counted(*arguments):
             nonlocal steps
@@ -133,8 +133,8 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
             return ordinary(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "train_step", counted)
-            patch.setattr(training, "SAVE_EVERY", 0.0)
+            patch.setattr(loop, "train_step", counted)
+            patch.setattr(loop, "SAVE_EVERY", 0.0)
             searcher, objective = RepPointsSearcher(SETTINGS), RegionSiameseObjective([len(scene) for scene in scenes], 16)
             train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), Schedule(2, 2, 0.02, warm_up_steps=2), folder,
                   device="cpu", precision="no")  # fmt: skip

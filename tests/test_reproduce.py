@@ -6,8 +6,8 @@ import sys
 import nbformat
 import pytest
 
-from ps_nb import results
 from ps_nb.core import UserError, read_json, write_json
+from ps_nb.reproduction import results
 from ps_nb.reproduction.notebooks import (
     experiment_notebooks,
     notebook_parameters,
@@ -58,7 +58,7 @@ def experiment(clone, name, *cells, **options):
 def test_an_experiment_from_parameters_to_result(clone, monkeypatch, capsys):
     experiment(
         clone, "fig3_subsets",
-        "from ps_nb.results import check_parameters, over_seeds, write_result\n"
+        "from ps_nb.reproduction.results import check_parameters, over_seeds, write_result\n"
         "parameters = check_parameters(globals(), size=int)",
         "rows = [{'subset': str(i), 'seed': s, 'queries': i + s} for s in parameters.seeds for i in range(parameters.size)]\n"
         "write_result('e2e', 'fig3_subsets', parameters, over_seeds(rows, ['subset']))",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from ps_nb import results
 from ps_nb.core import UserError, read_json, write_json
+from ps_nb.reproduction import results
 from ps_nb.reproduction.report import matched_rows, report, value_table, write_report
 from ps_nb.reproduction.results import (
     KEYS,

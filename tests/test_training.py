@@ -253,7 +253,7 @@ def test_a_checkpoint_killed_between_file_and_checksum_is_whole(tmp_path, monkey
 
 def test_a_full_disk_is_one_line(tmp_path):
     program = ("import resource, sys, torch; from pathlib import Path; from ps_nb.core import UserError, save_tensors\n"
-               "from ps_nb.training import save_checkpoint\n"
+               "from ps_nb.training.loop import save_checkpoint\n"
                "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
                "for save in (save_checkpoint, save_tensors):\n"
                "    try:\n        save(Path(sys.argv[1]) / 'weights', {'weight': torch.zeros(10000)})\n"

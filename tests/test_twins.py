@@ -8,11 +8,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from ps_nb import twins
 from ps_nb.baselines.colours import colour_histogram
 from ps_nb.baselines.describe import features_of_boxes, features_of_queries
 from ps_nb.core import UserError, read_json
 from ps_nb.evaluation.ranking import evaluate_search
+from ps_nb.twin import render
 from ps_nb.twin.plans import CUHK_SIZES, CUHK_WORLD, PRW_SIZES, PRW_WORLD, WorldSize, plan_fixed_cameras, plan_hand_held
 from ps_nb.twin.render import render_twin
 
@@ -33,7 +33,7 @@ def finished(request, tmp_path_factory):
 
 def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypatch):
     name, root, whole = finished
-    draw, calls = twins.draw_batch, []
+    draw, calls = render.draw_batch, []
 
     def stops(plans, *, world, seed, folder):
         calls.append(len(plans))
@@ -43,7 +43,7 @@ def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypat
             raise KeyboardInterrupt
         return draw(plans, world, seed, folder)
 
-    monkeypatch.setattr(twins, "draw_batch", stops)
+    monkeypatch.setattr(render, "draw_batch", stops)
     with pytest.raises(KeyboardInterrupt):
         render_twin(name, tmp_path, LITTLE[name], seed=3)
     assert not (tmp_path / "twin.json").exists()
@@ -58,7 +58,7 @@ def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypat
 
 def test_finished_twin_is_reused_and_guarded(finished, monkeypatch):
     name, root, whole = finished
-    monkeypatch.setattr(twins, "draw_batch", None)  # drawing anything would fail
+    monkeypatch.setattr(render, "draw_batch", None)  # drawing anything would fail
     assert render_twin(name, root, LITTLE[name], seed=3).fingerprint() == whole.fingerprint()
     for other in (dict(size=LITTLE[name], seed=4), dict(size=replace(LITTLE[name], train_scenes=21), seed=3)):
         with pytest.raises(UserError, match="other parameters"):
@@ -73,7 +73,7 @@ def test_truth_fits_the_annotation(finished):
         for scene in split:
             told = truth[scene.name]
             assert len(told["persons"]) == len(told["groups"]) == len(told["hidden"]) == len(scene)
-            assert 0 <= min(told["hidden"], default=0) and max(told["hidden"], default=0) <= twins.SEEN
+            assert 0 <= min(told["hidden"], default=0) and max(told["hidden"], default=0) <= render.SEEN
             for identity, person in zip(scene.ids.tolist(), told["persons"]):
                 if identity >= 0:
                     assert person_of.setdefault(identity, person) == person
@@ -118,7 +118,7 @@ def test_galleries_are_nested_and_subsets_are_what_they_say(tmp_path):
 def test_two_processes_render_once_and_alike(tmp_path):
     name, root = "cuhk-twin", tmp_path / "alone"
     render_twin(name, root, LITTLE[name], seed=3)
-    code = ("import sys; from ps_nb.twins import render_twin; from ps_nb.worlds import WorldSize;"
+    code = ("import sys; from ps_nb.twin.render import render_twin; from ps_nb.twin.plans import WorldSize;"
             f"render_twin({name!r}, sys.argv[1], WorldSize(**{asdict(LITTLE[name])!r}), seed=3)")
     command = [sys.executable, "-c", code, str(tmp_path / "both")]
     several = [subprocess.Popen(command, env={**os.environ, "PYTHONHASHSEED": str(seed)}) for seed in (1, 2)]
@@ -157,7 +157,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
     def full(self, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(twins.Path, "write_bytes", full)
+    monkeypatch.setattr(render.Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         render_twin("prw-twin", tmp_path, "smoke")
 

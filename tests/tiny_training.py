@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ps_nb import training
 from ps_nb.core import seed_everything
 from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.data.scenes import Scene
 from ps_nb.detector.searcher import PersonSearcher
 from ps_nb.detector.settings import DetectorSettings
+from ps_nb.training import loop
 from ps_nb.training.contexts import ContextObjective
 from ps_nb.training.identities import IdentityObjective
 
@@ -51,7 +51,7 @@ def main(folder, moment=None, number=None):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     scenes = write_scenes(folder)
-    training.SAVE_EVERY = 0.0
+    loop.SAVE_EVERY = 0.0
     count = 0
 
     def fail():
@@ -82,9 +82,9 @@ def main(folder, moment=None, number=None):
         "contexts": lambda: ContextObjective(scenes, 16, **contexts),
         "contrast": lambda: ContextObjective(scenes, 16, instance_weight=0.0, background_weight=0.0, **contexts),
     }[os.environ.get("TINY_OBJECTIVE", "matching")]()
-    schedule = training.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
+    schedule = loop.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
     start = {name: value.clone() for name, value in searcher.state_dict().items()}
-    log = training.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
+    log = loop.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
                          precision="no")
     if first:
         result = {"start": start, "searcher": searcher.state_dict(), "objective": objective.state_dict(), "log": log}
