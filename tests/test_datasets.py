@@ -18,7 +18,7 @@ from scipy.io import loadmat, savemat
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.data.checks import check_search_set
 from ps_nb.data.cuhk_sysu import read_cuhk_protocol, read_cuhk_sysu, write_cuhk_sysu
-from ps_nb.data.files import natural_key
+from ps_nb.data.files import image_sizes, natural_key, place_images, read_mat, write_mat
 from ps_nb.data.formats import (
     FORMATS,
     choose_queries,
@@ -30,7 +30,7 @@ from ps_nb.data.formats import (
     recognised_format,
     write_coco,
 )
-from ps_nb.data.prw import multi_view_protocol, read_prw, read_query_info, standard_protocol, write_prw
+from ps_nb.data.prw import multi_view_protocol, prw_boxes, read_prw, read_query_info, standard_protocol, write_prw
 from ps_nb.data.scenes import Protocol, Query, Scene, SearchSet, split_statistics
 
 real_data = Path(os.environ.get("PS_NB_TEST_DATA", "absent"))
@@ -212,6 +212,44 @@ def test_cuhk_unreadable_images_are_counted(cuhk):
         read_cuhk_sysu(cuhk)
 
 
+def test_image_in_another_case_is_told(cuhk):
+    (cuhk / "Image/SSM/s2.jpg").rename(cuhk / "Image/SSM/S2.JPG")
+    with pytest.raises(UserError, match="first s2.jpg: the folder holds S2.JPG, so spell the files as the annotations do"):
+        image_sizes(cuhk / "Image/SSM", ["s1.jpg", "s2.jpg"])
+
+
+def test_images_may_be_links_and_have_odd_names(tmp_path):
+    name = "it's \"the 2nd\" day.jpg"
+    kept = put(tmp_path / "archive" / "1.jpg")
+    for each in (name, "s2.jpg"):
+        (tmp_path / "to/Image/SSM").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "to/Image/SSM" / each).symlink_to(kept)
+    place_images({name: kept}, tmp_path / "to/Image/SSM")
+    one, two = scene(name, path=tmp_path / "to/Image/SSM"), scene("s2.jpg", path=tmp_path / "to/Image/SSM")
+    protocol = Protocol("TestG1", [Query(0, one.boxes[0], 0, [1], two.boxes, [])])
+    write_cuhk_sysu(SearchSet("x", [], [one, two], {"TestG1": protocol}), tmp_path / "to")
+    found = read_cuhk_sysu(tmp_path / "to")
+    assert [each.name for each in found.gallery] == [name, "s2.jpg"] and (tmp_path / "to/Image/SSM" / name).is_symlink()
+    assert kept.read_bytes() == picture()
+
+
+def test_mat_of_the_newer_format_is_told_how_to_save(tmp_path):
+    header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan  1 00:00:00 2024 HDF5 schema 1.00 ."
+    (tmp_path / "Images.mat").write_bytes(header.ljust(124) + b"\x00\x02IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99))
+    with pytest.raises(UserError, match="Images.mat is a MATLAB 7.3 file .HDF5.: load it in MATLAB and save it again .* -v7"):
+        read_mat(tmp_path / "Images.mat")
+
+
+def test_mat_bytes_do_not_tell_the_time(tmp_path, monkeypatch):
+    written = []
+    for day in ("Mon Jan  1 00:00:00 2024", "Tue Feb  2 00:00:00 2025"):
+        monkeypatch.setattr("time.asctime", lambda *_, day=day: day)
+        write_mat(tmp_path / "a.mat", pool=cells(["s1.jpg"]), box=box(1, 2, 3, 400))
+        written.append((tmp_path / "a.mat").read_bytes())
+    assert written[0] == written[1] and written[0].startswith(b"MATLAB 5.0 MAT-file")
+    assert loadmat(tmp_path / "a.mat")["box"].tolist() == [[1, 2, 3, 400]]
+
+
 def test_cuhk_box_without_area_in_protocol(cuhk):
     rows = [("s5.jpg", (250, 60, 0, 180), "p7", [("s10.jpg", (100, 40, 50, 120))])]
     savemat(cuhk / "annotation/test/train_test/TestG50.mat", {"TestG50": protocol_table(rows)})
@@ -343,13 +381,18 @@ def test_prw_official_layout(prw):
     assert [each.camera for each in found.gallery] == [1, 2, 1, 3]
     assert [each.ids.tolist() for each in found.train] == [[1, -1], [1, 0]]
     assert [each.ids.tolist() for each in found.gallery] == [[0, 2, 1], [0, 0], [0, 1], [-1]]
-    assert found.train[1].boxes[1].tolist() == [600, 20, 640, 110]
-    assert found.gallery[0].boxes[0].tolist() == [0, 20, 38, 110]  # corners first, then cut: the right edge stays
+    assert found.train[0].boxes.tolist() == [[10, 20, 40, 110], [100, 20, 130, 110]]  # whole pixels
+    assert found.train[1].boxes[1].tolist() == [600, 20, 680, 110]  # as long as it is printed
+    assert found.gallery[0].boxes[0].tolist() == [0, 20, 50, 110]  # moved first: the box keeps its width
     standard, multi_view = found.protocol("standard").queries, found.protocol("multi-view").queries
     assert standard[0].box.tolist() == [0, 20, 38, 110]
     assert standard[0].gallery(4).tolist() == [1, 2, 3] and standard[0].distractors is None
     assert standard[0].truth.tolist() == [[10, 20, 60, 110], [30, 20, 80, 110]]  # the first of the two boxes
     assert len(multi_view) == 1 and multi_view[0].positives.tolist() == [1] and multi_view[0].distractors.tolist() == [3]
+    exact = read_prw(prw, boxes="exact")
+    assert exact.train[0].boxes.tolist() == [[10.5, 20.25, 40.5, 110.25], [100, 20, 130.5, 110]]
+    assert exact.train[1].boxes[1].tolist() == [600, 20, 640, 110]
+    assert exact.gallery[0].boxes[0].tolist() == exact.protocol("standard").queries[0].box.tolist() == [0, 20, 38, 110]
     report = check_search_set(found)
     assert "1 of 2 queries are not in protocol multi-view: one camera alone saw the person" in report
     assert "1 gallery scenes show one identity twice: c2s2_000076.jpg" in report
@@ -396,8 +439,59 @@ def test_prw_query_of_absent_image_or_outside_it(prw):
     with pytest.raises(UserError, match="c1s1_000001.jpg"):
         read_prw(prw)
     (prw / "query_info.txt").write_text("7 700 2 3 4 c1s2_000051\n")
-    with pytest.raises(UserError, match="outside c1s2_000051.jpg"):
+    with pytest.raises(UserError, match="no area in c1s2_000051.jpg"):
         read_prw(prw)
+
+
+def published_prw(annotation, query):
+    "Corners as NAE, SeqNet, COAT and CUCPS compute them, a number at a time."
+    (x, y, w, h), (a, b, c, d) = annotation, query
+    moved = [max(x, 0.0), max(y, 0.0)]
+    return [int(v) for v in (*moved, moved[0] + w, moved[1] + h)], [max(int(v), 0) for v in (a, b, a + c, b + d)]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.floats(-9, 600), st.floats(-9, 400), st.floats(10, 300), st.floats(10, 200)), min_size=1))
+def test_prw_boxes_are_those_of_the_published_readers(rows):
+    rows = np.array(rows).tolist()
+    for row in rows:
+        wanted, asked = published_prw(row, row)
+        assert prw_boxes(np.array([row]), 640, 480, "published")[0].tolist() == [wanted]
+        assert prw_boxes(np.array([row]), 640, 480, "published", asked=True)[0].tolist() == [asked]
+
+
+def test_prw_reading_is_one_of_two(prw):
+    with pytest.raises(UserError, match="boxes 'rounded' are not offered: choose one of published, exact"):
+        read_prw(prw, boxes="rounded")
+
+
+def test_prw_box_thinner_than_a_pixel_is_dropped(prw):
+    savemat(prw / "annotations" / f"{TEST[3]}.mat", {"box_new": np.array([[5, 30.2, 20, 0.5, 90], [-2, 30, 20, 50, 90]])})
+    assert read_prw(prw).gallery[3].ids.tolist() == [-1] and len(read_prw(prw, boxes="exact").gallery[3]) == 2
+
+
+def test_prw_identity_is_never_cut(prw):
+    savemat(prw / "annotations" / f"{TEST[3]}.mat", {"box_new": np.array([[0.7, 30, 20, 50, 90]])})
+    with pytest.raises(UserError, match="identity 0.7 is no whole number"):
+        read_prw(prw)
+
+
+def test_prw_small_integer_boxes_do_not_overflow(prw):
+    savemat(prw / "annotations" / f"{TEST[3]}.mat", {"box_new": np.array([[5, 200, 100, 100, 200]], np.uint8)})
+    assert read_prw(prw).gallery[3].boxes.tolist() == [[200, 100, 300, 300]]
+
+
+def test_prw_query_list_of_an_editor_and_of_one_query(prw):
+    (prw / "query_info.txt").write_bytes("\ufeff7 1 2 30 40 c1s2_000051\r\n".encode())
+    assert [query.person for query in read_prw(prw).protocol("standard").queries] == [0]
+
+
+def test_prw_where_nobody_is_known(prw):
+    for name, rows in TABLES.items():
+        savemat(prw / "annotations" / f"{name}.mat", {"box_new": np.array([[-2, *row[1:]] for row in rows], float)})
+    (prw / "query_info.txt").write_text("")
+    found = read_prw(prw)
+    assert found.train_persons == 0 and len(found.protocol("standard")) == len(found.protocol("multi-view")) == 0
 
 
 def test_prw_query_without_match_stays_in_standard_and_is_reported(prw):
@@ -497,7 +591,11 @@ def test_prw_round_trip(search_set):
         images.mkdir()
         search_set = replace(search_set, train=placed(search_set.train, images), gallery=placed(search_set.gallery, images))
         write_prw(search_set, folder)
-        assert read_prw(folder).fingerprint() == search_set.fingerprint()
+        assert read_prw(folder, boxes="exact").fingerprint() == search_set.fingerprint()
+        for split, exact in zip((read_prw(folder).train, read_prw(folder).gallery), (search_set.train, search_set.gallery)):
+            for found, own in zip(split, exact):
+                whole = np.trunc(own.boxes)
+                assert found.boxes.tolist() == whole[(whole[:, 2:] > whole[:, :2]).all(axis=1)].tolist()
 
 
 @round_trip

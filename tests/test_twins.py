@@ -1,16 +1,18 @@
 "The twins: resuming, reuse, refusals, protocols, truth, and their difficulty by a neutral yardstick."
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ps_nb.baselines.colours import colour_histogram
 from ps_nb.baselines.describe import features_of_boxes, features_of_queries
-from ps_nb.core import UserError, read_json
+from ps_nb.core import UserError, read_json, write_json
 from ps_nb.evaluation.ranking import evaluate_search
 from ps_nb.twin import render
 from ps_nb.twin.plans import CUHK_SIZES, CUHK_WORLD, PRW_SIZES, PRW_WORLD, WorldSize, plan_fixed_cameras, plan_hand_held
@@ -54,6 +56,73 @@ def test_interrupted_render_ends_in_the_same_bytes(finished, tmp_path, monkeypat
     assert pictures(tmp_path) == pictures(root) and resumed.fingerprint() == whole.fingerprint()
     assert read_json(tmp_path / "twin.json") == read_json(root / "twin.json")
     assert not (tmp_path / "unfinished").exists()
+
+
+def test_a_power_loss_costs_the_batches_it_damaged(finished, tmp_path, monkeypatch):
+    name, root, whole = finished
+    draw, calls = render.draw_batch, []
+
+    def counts(plans, **options):
+        calls.append(len(plans))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return draw(plans, **options)
+
+    monkeypatch.setattr(render, "draw_batch", counts)
+    with pytest.raises(KeyboardInterrupt):
+        render_twin(name, tmp_path, LITTLE[name], seed=3)
+    drawn = sorted(tmp_path.rglob("*.jpg"))
+    drawn[0].write_bytes(drawn[0].read_bytes()[:-100])  # its end never reached the disk; the header is whole
+    drawn[1].write_bytes(b"")
+    resumed = render_twin(name, tmp_path, LITTLE[name], seed=3)
+    assert calls == [32, 4, 32, 4]
+    assert pictures(tmp_path) == pictures(root) and resumed.fingerprint() == whole.fingerprint()
+
+
+def test_damaged_records_of_a_batch_are_not_believed(tmp_path):
+    plans = plan_hand_held(CUHK_WORLD, LITTLE["cuhk-twin"], 3)[:2]
+    draw = partial(render.draw_all, plans, CUHK_WORLD, 3, tmp_path, tmp_path / "records", 1)
+    kept = tmp_path / "records/000000.json"
+    drawn = draw()
+    content = read_json(kept)
+    shorter = {**content, "records": [{**content["records"][0], "boxes": []}, content["records"][1]]}
+    for damaged in ([], {}, [1], None, "text", {"records": 3, "checksum": 4}, {**content, "records": [[]]}, shorter):
+        write_json(kept, damaged)
+        assert not render.batch_is_whole(plans, tmp_path, kept)
+        assert draw() == drawn and read_json(kept) == content
+
+
+def test_a_render_killed_before_its_first_file_is_started(finished, tmp_path):
+    name, root, _ = finished
+    (tmp_path / "unfinished").mkdir()
+    assert pictures(tmp_path) == {} and render_twin(name, tmp_path, LITTLE[name], seed=3)
+    assert pictures(tmp_path) == pictures(root)
+
+
+def test_every_file_of_a_twin_is_the_same_at_another_time(finished, tmp_path, monkeypatch):
+    name, root, _ = finished
+    monkeypatch.setattr("time.asctime", lambda *_: "Tue Feb  2 00:00:00 2025")
+    render_twin(name, tmp_path, LITTLE[name], seed=3)
+    contents = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                for folder in (root, tmp_path)]
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("content", [[], {}, None, 3, "twin", {"parameters": None}, {"parameters": {}}, [{"parameters": {}}]])
+def test_damaged_twin_json_is_one_line(tmp_path, content):
+    write_json(tmp_path / "twin.json", content)
+    with pytest.raises(UserError, match="twin.json") as error:
+        render_twin("cuhk-twin", tmp_path, "smoke")
+    assert "\n" not in str(error.value) and "render it again" in str(error.value)
+
+
+def test_damaged_twin_is_to_be_rendered_again(finished, tmp_path):
+    name, root, _ = finished
+    shutil.copytree(root, tmp_path / "copy")
+    damaged = sorted((tmp_path / "copy").rglob("*.jpg"))[0]
+    damaged.write_bytes(b"")
+    with pytest.raises(UserError, match=f"delete the folder and render it again: .*{damaged.name}"):
+        render_twin(name, tmp_path / "copy", LITTLE[name], seed=3)
 
 
 def test_finished_twin_is_reused_and_guarded(finished, monkeypatch):

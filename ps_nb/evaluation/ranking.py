@@ -177,8 +177,8 @@ def search_space(
         shown[detection[best]] = np.where(overlap[best] >= 0.5, ids[person[best]], -2)
         keep &= ~(settings.drop_unlabelled & (shown == -1)) & ~(settings.drop_false_alarms & (shown == -2))
     rows = np.flatnonzero(keep)
-    vectors, query_vectors = as_inner_product(detections.features[rows], detections.scores[rows], query_features,
-                                              settings.similarity)
+    features = detections.features[rows] if len(rows) else np.zeros((0, query_features.shape[1]), np.float32)
+    vectors, query_vectors = as_inner_product(features, detections.scores[rows], query_features, settings.similarity)
     names = name_detections(detections, scenes)[rows] if settings.matching == "prw_matlab" else None
     return SearchSpace(rows, np.searchsorted(rows, detections.offsets), detections.boxes[rows], vectors, query_vectors,
                        answered, cameras, names)
