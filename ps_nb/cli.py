@@ -19,7 +19,7 @@ import typer
 
 from .core import UserError, fingerprint, write_json
 from .devices import use_available_cores
-from .data.checks import check_search_set
+from .data.checks import check_search_set, check_training, counted
 from .data.cuhk_sysu import write_cuhk_sysu
 from .data.formats import FORMATS, read_search_set, write_coco
 from .data.prw import write_prw
@@ -39,7 +39,7 @@ from .search.photographs import read_images, read_query
 from .systems.graph_stage import context_graph, graph_name, load_scorer, trained_scorer
 from .systems.quickstart import quickstart
 from .systems.recipes import PROFILES, cgps, ctxg, cucps, joint, oim, rsiam
-from .systems.runs import Run, find_people, load_run, trained
+from .systems.runs import Run, find_people, learns_identities, load_run, trained
 from .twin.render import TWINS, render_twin
 
 # %% ../nbs/14_command/01_cli.ipynb #7c9a5af2
@@ -70,13 +70,16 @@ def quickstart_command(profile: Profile = "small", seed: Seed = 0, device: Devic
 
 @app.command("train")
 def train_command(root: Root, format: Format, profile: Profile = "small", seed: Seed = 0, device: Device = "auto",
-                  system: Annotated[str, typer.Option(help=f"Which one: {', '.join(SYSTEMS)}.")] = "oim") -> None:
+                  system: Annotated[str, typer.Option(help=f"Which one: {', '.join(SYSTEMS)}.")] = "oim",
+                  shared: Annotated[bool, typer.Option("--allow-shared-pictures", help="Train although pictures of the gallery "
+                                                       "are among the training pictures.")] = False) -> None:
     """Train a system on a data set's training scenes; interrupted, it goes on where it stopped. cgps, rsiam and cucps learn
     without identities; ctxg learns its context graph too."""
     if system not in SYSTEMS:
         raise UserError(f"unknown system {system!r}: choose one of {', '.join(SYSTEMS)}")
     data = read_search_set(root, format)
     recipe = SYSTEMS[system](profile, "prw") if system in ("cgps", "cucps") and format == "prw" else SYSTEMS[system](profile)
+    check_training(data, learns_identities(recipe), shared)
     run = trained(recipe, data, profile, seed, device)
     print(f"trained searcher: {run.folder}")
     if system == "ctxg":
@@ -158,7 +161,9 @@ def evaluate_command(
 @data_app.command("check")
 def check_command(root: Root, format: Format) -> None:
     """Read a data set, decode every image, and list whatever is wrong with it."""
-    troubles = check_search_set(read_search_set(root, format))
+    search_set = read_search_set(root, format)
+    print(counted(search_set))
+    troubles = check_search_set(search_set)
     for trouble in troubles:
         print(trouble)
     print(f"{len(troubles)} kinds of trouble" if troubles else "nothing wrong was found")

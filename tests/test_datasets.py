@@ -728,7 +728,7 @@ def test_mot_people_of_two_sequences_are_different(tmp_path):
 
 
 @pytest.mark.parametrize("line", ["1,2,3", "one,2,3,4,5,6,1", "1,2,3,4,0,6,1", "1,2.5,3,4,5,6,1", "1,2,nan,4,5,6,1",
-                                  "1;2;3;4;5;6;1"])
+                                  "1;2;3;4;5;6"])
 def test_mot_malformed_line_is_named(tmp_path, line):
     sequence(tmp_path, "a", ["1,2,3,4,5,6,1,-1,-1,-1", "", line])
     with pytest.raises(UserError, match="gt.txt, line 3"):

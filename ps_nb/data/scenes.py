@@ -98,6 +98,7 @@ class SearchSet:
     train: list[Scene]
     gallery: list[Scene]
     protocols: dict[str, Protocol] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what the reader took for what and left out; no part of the fingerprint
 
     def __post_init__(self):
         for split, scenes in (("train", self.train), ("gallery", self.gallery)):

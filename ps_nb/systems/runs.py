@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['runs_folder', 'data_folder', 'search_set', 'foreign_set', 'object_training', 'starting_backbone', 'Run',
-           'new_network', 'new_searcher', 'training_scenes', 'memory_settings', 'new_objective', 'run_identity',
-           'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people', 'on_true_boxes']
+           'new_network', 'new_searcher', 'learns_identities', 'training_scenes', 'memory_settings', 'new_objective',
+           'run_identity', 'epoch_row', 'trained', 'load_run', 'device_name', 'searched', 'find_people',
+           'on_true_boxes']
 
 # %% ../../nbs/12_systems/02_runs.ipynb #9944c3e5
 import os
@@ -135,6 +136,11 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
     return searcher
 
 # %% ../../nbs/12_systems/02_runs.ipynb #9609c5da
+def learns_identities(recipe: Recipe) -> bool:
+    "Whether `recipe` needs to be told who is who; the others learn from boxes alone."
+    return not isinstance(recipe.objective, Contexts | RegionSiamese | Mining | DetectionOnly)
+
+
 def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
     "The training scenes as `recipe` may see them: without identities where it learns from boxes alone."
     return without_identities(data.train) if isinstance(recipe.objective, Contexts | RegionSiamese | Mining) else data.train
