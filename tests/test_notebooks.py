@@ -1,8 +1,10 @@
 """Every library notebook runs from top to bottom in a fresh process; the linter passes."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,39 @@ LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*/[0-9]*.ipynb")) + sorted((ROOT / "n
 PROGRAMS = Path(sys.executable).parent
 
 
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["ps_nb.cli", "nbdev.test", "hypothesis", "matplotlib.pyplot", "seaborn"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    "A process that has imported torch and the library, of which every notebook gets a copy; it outlives the tests' folders."
+    FRESH.Process(target=len, args=("",)).start()
+
+
+def run_cells(notebook: Path, environment: dict, messages: Path) -> None:
+    "Run all cells of `notebook` as `nbdev-test` does; what goes wrong goes to `messages`, and the process ends with 1."
+    os.environ |= environment
+    tempfile.tempdir = None  # that of the environment
+    with open(messages, "w") as file:
+        os.dup2(file.fileno(), 2)
+        from nbdev.config import get_config
+        from nbdev.test import test_nb
+
+        sys.__stderr__ = sys.stderr = file
+        settings = get_config()
+        passed, _ = test_nb(notebook, skip_flags=settings.tst_flags.split(), cell_timeout=settings.cell_timeout, basepath=ROOT)
+    sys.exit(not passed)
+
+
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_library_notebook(notebook, tmp_path):
-    environment = os.environ | {"PS_NB_RUNS": str(tmp_path / "runs"), "PS_NB_RESULTS": str(tmp_path / "results"),
-                                "PYTHONPATH": str(ROOT)}
-    command = [PROGRAMS / "nbdev-test", notebook, "--n-workers", "0"]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    environment = {"PS_NB_RUNS": str(tmp_path / "runs"), "PS_NB_RESULTS": str(tmp_path / "results"), "PYTHONPATH": str(ROOT),
+                   "TMPDIR": os.environ["TMPDIR"]}
+    process = FRESH.Process(target=run_cells, args=(notebook, environment, tmp_path / "messages"))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "messages").read_text()[-4000:]
 
 
 def test_ruff():
