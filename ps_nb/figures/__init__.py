@@ -11,7 +11,8 @@ from .cases import (
 from .architecture import architecture
 
 __all__ = [
-    "ComparedPair", "GalleryRow", "PaperFigure", "ScenePanel", "architecture", "attention_picture", "cluster_row", "context_picture",
-    "curves", "first_ranks", "histograms", "median_query", "paper_style", "precision_recall_curves", "ranked_gallery",
-    "ranked_picture", "ranked_row", "scene_grid", "shares", "sighting", "training_curves", "turned_right",
+    "ComparedPair", "GalleryRow", "PaperFigure", "ScenePanel", "architecture", "attention_picture", "cluster_row",
+    "context_picture", "curves", "first_ranks", "histograms", "median_query", "paper_style", "precision_recall_curves",
+    "ranked_gallery", "ranked_picture", "ranked_row", "scene_grid", "shares", "sighting", "training_curves",
+    "turned_right",
 ]

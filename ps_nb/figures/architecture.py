@@ -16,7 +16,7 @@ from .drawing import PALETTE, PaperFigure, paper_style
 
 # %% ../../nbs/09_figures/04_architecture.ipynb #672def3b
 def box_parameters(searcher: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
-    """Number of parameters of each of `names`: modules or parameters of `searcher`, dotted. None for any other name, an input or a loss.
+    """Number of parameters of each of `names`, dotted modules or parameters of `searcher`; None for any other name, say a loss.
 
     Raises `UserError` when a parameter of the searcher is in none of them, or in two.
     """
@@ -34,7 +34,7 @@ Arrow = tuple[str, str, str]  # from, to, and what is written on it
 
 
 def columns_of(arrows: Sequence[Arrow]) -> dict[str, int]:
-    "Column of each name: 0 where no arrow ends, else one behind the last name that an arrow to it comes from. `UserError` on a circle."
+    "Column of each name: 0 where no arrow ends, else one behind the last that an arrow comes from. `UserError` on a circle."
     column = dict.fromkeys((name for start, end, _ in arrows for name in (start, end)), 0)
     for _ in column:
         for start, end, _ in arrows:

@@ -73,7 +73,7 @@ def check_region_siamese(settings: RegionSiamese) -> RegionSiamese:
 
 # %% ../../nbs/07_training/05_region_siamese.ipynb #bdf891d8
 class RegionSiameseObjective(nn.Module):
-    "Consistency of two paths and contrast between clusters (Han et al. 2021). `counts`: how many people each scene shows."
+    "Consistency of two paths and contrast of clusters (Han et al. 2021, Algorithm 1). `counts`: people of each scene."
 
     def __init__(self, counts: list[int], feature_size: int, settings: RegionSiamese = RegionSiamese()):
         super().__init__()
@@ -113,7 +113,7 @@ class RegionSiameseObjective(nn.Module):
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
-        "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f."
+        "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f (§3.3)."
         fused = fuse(sampled.features, sampled.alone, self.settings.paths)
         scenes, persons, features = gather_people(sampled, fused)
         move_rows(self.memory, self.rows(scenes, persons), features, self.settings.row_momentum)
