@@ -7,10 +7,10 @@ from .region_siamese import describe_everybody, fuse
 from .loop import Schedule, train
 from .crops import CropTraining, crop_batch, describe_crops, training_crops
 from .starting_weights import ObjectTraining, object_weights, spread_features
-from .memory import PersonMemory
+from .memory import InstanceMemory, PersonMemory
 
 __all__ = [
-    "ContextObjective", "CropTraining", "NoObjective", "ObjectTraining", "PartObjective", "PersonMemory", "Schedule",
-    "crop_batch", "describe_crops", "describe_everybody", "fuse", "object_weights", "spread_features", "train",
+    "ContextObjective", "CropTraining", "InstanceMemory", "NoObjective", "ObjectTraining", "PartObjective", "PersonMemory",
+    "Schedule", "crop_batch", "describe_crops", "describe_everybody", "fuse", "object_weights", "spread_features", "train",
     "training_crops",
 ]
