@@ -346,7 +346,7 @@ NUMBERED = {  # equations, algorithms, figures and tables that each paper prints
     "e2e": (0, 0, 7, 3), "ctxg": (4, 0, 6, 5), "cgps": (6, 1, 5, 6), "rsiam": (4, 1, 4, 4), "cucps": (7, 0, 8, 3),
 }
 SILENT = {"e2e": {"training.loop.train_step: sum"}}  # functions whose docstring does not say so yet: what they compute
-PAGES = ["cucps", "e2e"]  # that go through their paper section by section
+PAGES = ["cucps", "e2e", "cgps"]  # that go through their paper section by section
 
 
 def sections(path):
