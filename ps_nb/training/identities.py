@@ -25,9 +25,9 @@ class IdentityObjective(nn.Module):
     "Online instance matching with the identities of `scenes`."
 
     def __init__(self, scenes: list[Scene], feature_size: int, queue_size: int = 5000, scale: float = 30.0,
-                 momentum: float = 0.5, fill: bool = False, share: float = 1.0):
+                 momentum: float = 0.5, fill: bool = False, share: float = 1.0, empty_places: str = "left_out"):
         super().__init__()
-        self.scale, self.fill, self.share = scale, fill, share
+        self.scale, self.fill, self.share, self.empty_places = scale, fill, share, empty_places
         self.identities = PersonTable([scene.ids for scene in scenes])
         labelled = 1 + max((int(scene.ids.max(initial=-1)) for scene in scenes), default=-1)
         self.memory = InstanceTable(labelled, queue_size, feature_size, momentum)
@@ -45,7 +45,8 @@ class IdentityObjective(nn.Module):
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`matching`: `share` times the loss over the sampled people."
         identities = send(self.identities(sampled.scenes, sampled.persons), sampled.features.device)
-        loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue, self.scale)
+        loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue, self.scale,
+                                        self.empty_places)
         return {"matching": self.share * loss}
 
     @torch.no_grad()

@@ -59,10 +59,12 @@ class PartObjective(nn.Module):
     "Online instance matching for each part, and the verification loss of relative attention (Yan et al. 2019, §3.2.2, §3.3)."
 
     def __init__(self, scenes: list[Scene], feature_size: int, parts: int, queue_size: int = 5000, scale: float = 30.0,
-                 momentum: float = 0.5, fill: bool = False, share: float = 1.0, margin: float = 0.4, negatives: int = 3):
+                 momentum: float = 0.5, fill: bool = False, share: float = 1.0, margin: float = 0.4, negatives: int = 3,
+                 empty_places: str = "left_out"):
         super().__init__()
         self.share, self.margin, self.negatives, self.fill = share, margin, negatives, fill
-        self.parts = nn.ModuleList(IdentityObjective(scenes, feature_size, queue_size, scale, momentum) for _ in range(parts))
+        self.parts = nn.ModuleList(IdentityObjective(scenes, feature_size, queue_size, scale, momentum, empty_places=empty_places)
+                                   for _ in range(parts))
         self.names = PART_NAMES if parts == len(PART_NAMES) else [str(part) for part in range(parts)]
 
     def begin(self, searcher: nn.Module, loader: SceneBatches) -> None:
