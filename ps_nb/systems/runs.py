@@ -42,7 +42,7 @@ from ..training.identities import ClassificationObjective, IdentityObjective, No
 from ..training.loop import locked_together, searcher_precision, train
 from ..training.part_matching import PartObjective
 from ..training.region_siamese import RegionSiamese, RegionSiameseObjective
-from ..training.starting_weights import ObjectTraining, object_weights, spread_features
+from ..training.starting_weights import ObjectTraining, kept_weights, object_weights, spread_features
 from ..twin.everyday import everyday_scenes
 from ..twin.render import render_twin
 
@@ -92,8 +92,10 @@ def starting_backbone(recipe: Recipe, profile: str, device: str = "auto") -> Bac
         load_weights(backbone, object_weights(object_training(backbone.name, profile), runs_folder() / "weights", device))
     elif recipe.weights == "imagenet":
         load_weights(backbone, imagenet_weights(backbone.name))
+    elif recipe.weights.startswith("file-"):
+        load_weights(backbone, kept_weights(recipe.weights, runs_folder() / "weights"))
     elif recipe.weights != "random":
-        raise UserError(f"unknown starting weights {recipe.weights!r}: choose objects, imagenet or random")
+        raise UserError(f"unknown starting weights {recipe.weights!r}: choose objects, imagenet, random, or a file that was kept")
     return backbone
 
 # %% ../../nbs/12_systems/02_runs.ipynb #6679c09f
