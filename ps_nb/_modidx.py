@@ -744,6 +744,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ps_nb/evaluation/ranking.py'),
                                           'ps_nb.evaluation.ranking.as_inner_product': ( '02_evaluation/ranking.html#as_inner_product',
                                                                                          'ps_nb/evaluation/ranking.py'),
+                                          'ps_nb.evaluation.ranking.check_listed_once': ( '02_evaluation/ranking.html#check_listed_once',
+                                                                                          'ps_nb/evaluation/ranking.py'),
                                           'ps_nb.evaluation.ranking.check_query_features': ( '02_evaluation/ranking.html#check_query_features',
                                                                                              'ps_nb/evaluation/ranking.py'),
                                           'ps_nb.evaluation.ranking.evaluate': ( '02_evaluation/ranking.html#evaluate',
