@@ -205,11 +205,10 @@ def test_starting_weights_from_a_file(ps_nb, work, monkeypatch):
     weights = weights_of(Backbone("resnet18"))
     torch.save(weights, work / "mine.pth")
     torch.save({name: value for name, value in weights.items() if "num_batches" not in name}, work / "old.pth")
-    shutil.copy(work / "mine.pth", work / "same.pth")
-    for name in ("mine.pth", "same.pth", "old.pth"):
+    for name in ("mine.pth", "old.pth"):
         assert ps_nb(*TRAIN, "--weights", name)[0] == 0
-    mine, same, old = taken
-    assert mine == same != old and mine == replace(oim("smoke"), weights=f"file-{file_checksum(work / 'mine.pth')}")
+    mine, old = taken
+    assert mine != old and mine == replace(oim("smoke"), weights=f"file-{file_checksum(work / 'mine.pth')}")
     identity = run_identity(mine, read_cuhk_sysu(work / "twin"), "smoke", 0)
     assert file_checksum(work / "mine.pth") in identity["weights"] and str(work) not in json_text(identity)
     (work / "mine.pth").unlink()
@@ -237,7 +236,7 @@ ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() 
     inner, max_size=3) | st.dictionaries(st.sampled_from(["epochs", "scale", "x"]), inner, max_size=3), max_leaves=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data(), recipe=st.sampled_from([oim("small"), ctxg("small"), joint("smoke"), SYSTEMS["rsiam"]("smoke")]))
 def test_a_damaged_recipe_is_one_line_or_a_recipe(data, recipe):
     value = json.loads(json_text(asdict(recipe)))

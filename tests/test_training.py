@@ -10,10 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
 
 from ps_nb.core import UserError, load_tensors
 from ps_nb.data.loading import Augmentation, InputSize
+from ps_nb.data.scenes import Scene
+from ps_nb.detector.settings import Sampled
 from ps_nb.devices import available_cores
+from ps_nb.losses.matching import online_instance_matching
+from ps_nb.training.identities import IdentityObjective
 from ps_nb.training.loop import (
     CheckpointKeeper,
     Schedule,
@@ -23,6 +30,7 @@ from ps_nb.training.loop import (
     train,
     working_precision,
 )
+from ps_nb.training.part_matching import PartObjective
 from ps_nb.training.starting_weights import ObjectTraining, object_weights
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
@@ -280,3 +288,38 @@ def test_cores_are_those_of_the_container(tmp_path):
     for text, cores in (("max 100000\n", everything), ("50000 100000\n", 1), ("100000 100000", 1), ("", everything)):
         quota.write_text(text)
         assert available_cores(quota) == cores
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5000), st.sampled_from([1.0, 10.0, 30.0]))
+def test_empty_places_add_one_each_where_they_are_counted(seed, classes, written, empty, scale):
+    draw = torch.Generator().manual_seed(seed)
+    features, rows = (functional.normalize(torch.randn(count, 8, generator=draw, dtype=torch.float64), dim=1)
+                      for count in (4, classes + written))
+    rows[:classes] *= torch.randint(2, (classes, 1), generator=draw)  # not seen yet: zero vectors, and classes
+    targets = torch.randint(-1, classes, (4,), generator=draw)
+    targets[0] = 0
+    queue = torch.cat([rows[classes:], torch.zeros(empty, 8, dtype=torch.float64)])
+    for reading, more in (("left_out", 0), ("counted", empty)):
+        x = features.clone().requires_grad_()
+        loss = online_instance_matching(x, targets, rows[:classes], queue, scale, reading)
+        loss.backward()
+        weight = (scale * features @ rows.T).exp()
+        total, known, right = weight.sum(dim=1) + more, targets >= 0, rows[targets.clamp(min=0)]
+        losses = total.log() - scale * (features * right).sum(dim=1)
+        pulls = scale * (weight @ rows / total[:, None] - right) * known[:, None] / known.sum()
+        torch.testing.assert_close(loss.detach(), losses[known].mean())
+        torch.testing.assert_close(x.grad, pulls)
+
+
+def test_objectives_take_the_reading_of_empty_places():
+    scenes = [Scene("a", Path("a"), 9, 9, [[0, 0, 4, 8], [1, 0, 4, 8]], [0, 1])]
+    one, two = torch.tensor([0, 0]), torch.tensor([0, 1])
+    for reading, count in (("left_out", 2), ("counted", 2 + 7)):  # nothing was seen: every class and every place alike
+        own = dict(feature_size=4, queue_size=7, empty_places=reading)
+        sampled = Sampled(torch.eye(2, 4), one, two, attention=lambda first, second: torch.ones(first.shape[:-1]))
+        matching = IdentityObjective(scenes, **own)(sampled)["matching"]
+        parts = PartObjective(scenes, parts=1, **own)(sampled)["matching_0"]
+        assert torch.isclose(matching, torch.tensor(float(count)).log()) and torch.isclose(parts, matching)
+    with pytest.raises(UserError, match="choose left_out or counted"):
+        IdentityObjective(scenes, 4, empty_places="zeros")(sampled)
