@@ -107,7 +107,8 @@ def matched_query_features(
 def check_query_features(query_features: np.ndarray | None, detections: Detections, protocol: Protocol) -> np.ndarray:
     "The features (Q, D) as float32. Raises `UserError` when they are missing, too few, of another width, or not finite."
     if query_features is None:
-        raise UserError("the detections come without query features: add query_features, or use query_feature matched")
+        raise UserError("the detections come without query features: add query_features, or choose an "
+                        "evaluator that takes them from the detections (preset alignps)")
     query_features = np.asarray(query_features, np.float32)
     if query_features.ndim != 2 or len(query_features) != len(protocol):
         raise UserError(f"query features of shape {query_features.shape} do not suit the {len(protocol)} queries of protocol "
