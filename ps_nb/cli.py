@@ -152,7 +152,7 @@ def train_command(
         trained_scorer(run, data, settings, seed)
         print(f"its context graph: {run.folder / graph_name(settings, seed)}.json")
 
-
+# %% ../nbs/14_command/01_cli.ipynb #07ff9d5d
 @app.command("recipe")
 def recipe_command(system: Annotated[str, typer.Argument(help=f"Which one: {', '.join(SYSTEMS)}.")], profile: Profile = "small",
                    format: Annotated[str, typer.Option(help="Of the data set: cgps and cucps have numbers of their own for prw.")]
