@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from ..core import UserError, load_tensors
-from ..devices import constants, several_processes
+from ..devices import constants, process_sum, several_processes
 
 # %% ../../nbs/04_detector/03_backbones.ipynb #7cabb51a
 DEPTHS = {"resnet18": (64, 128, 256, 512), "resnet34": (64, 128, 256, 512),
@@ -54,9 +53,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not several_processes():
             return super().forward(features)
         values = features.float()
-        count = all_reduce(values.new_tensor(values.numel() / values.shape[1]))
-        mean = all_reduce(values.sum(dim=(0, 2, 3))) / count
-        variance = all_reduce((values - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
+        count = process_sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = process_sum(values.sum(dim=(0, 2, 3))) / count
+        variance = process_sum((values - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
