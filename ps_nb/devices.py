@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['choose_device', 'place', 'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'available_cores', 'readers',
-           'ahead', 'use_available_cores', 'alone', 'several_processes', 'process_mean', 'peak_memory_mb', 'cost']
+           'ahead', 'use_available_cores', 'alone', 'several_processes', 'process_mean', 'process_sum',
+           'peak_memory_mb', 'cost']
 
 # %% ../nbs/00_ground/02_devices.ipynb #8febb594
 import contextlib
@@ -146,6 +147,27 @@ def process_mean(number, device: torch.device | str) -> torch.Tensor:
         torch.distributed.all_reduce(mean)
         mean /= torch.distributed.get_world_size()
     return mean
+
+
+class _SumOfProcesses(torch.autograd.Function):
+    "The sum over all processes, and in the backward pass the sum of their gradients: each process's value is part of every sum."
+
+    @staticmethod
+    def forward(context, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+
+def process_sum(values: torch.Tensor) -> torch.Tensor:
+    "`values` of any shape summed over all processes, with a gradient in each; itself where there is one process."
+    return _SumOfProcesses.apply(values) if several_processes() else values
 
 # %% ../nbs/00_ground/02_devices.ipynb #884c1ec6
 def peak_memory_mb() -> float:

@@ -15,11 +15,11 @@ from ps_nb.baselines.describe import (
     features_of_boxes,
     features_of_detections,
     features_of_queries,
-    standard_crops,
 )
 from ps_nb.baselines.textures import dense_sift, lomo, retinex, sift_patches, strip_maxima, ternary_patterns
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.data.scenes import Protocol, Query, Scene
+from ps_nb.training.crops import standard_crops
 
 WORDS = np.abs(numpy_generator(0, "words").normal(size=(60, 11))).astype(np.float32)
 WORDS /= np.linalg.norm(WORDS, axis=1, keepdims=True)

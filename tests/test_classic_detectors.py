@@ -89,7 +89,7 @@ def test_a_training_that_was_cut_off_goes_on(detector, tmp_path, monkeypatch):
     monkeypatch.setattr(acf, "boost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):  # before a single tree
         train_acf(scenes, LEARN, folder=kept, workers=1)
-    assert sorted(path.name for path in kept.iterdir()) == ["background-0.npy"]
+    assert sorted(path.name for path in kept.iterdir()) == ["background-0.npy", "background-0.npy.sha256"]
     monkeypatch.undo()
     first = train_acf(scenes, replace(LEARN, rounds=(8,)), folder=kept, workers=1)
     assert len(first.trees) == 8 and (kept / "round-0.npz").exists()

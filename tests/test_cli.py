@@ -1,17 +1,33 @@
 """The command: every mistake is one line and exit status 1; the main paths work on a rendered twin."""
 
+import ast
 import json
+import re
+import shutil
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+import typer.main
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
-from ps_nb.cli import main
-from ps_nb.core import write_json
+from ps_nb import cli
+from ps_nb.cli import SYSTEMS, app, main
+from ps_nb.core import UserError, file_checksum, fingerprint, json_text, read_json, write_json
 from ps_nb.data.cuhk_sysu import read_cuhk_sysu
+from ps_nb.detector.backbones import Backbone, weights_of
+from ps_nb.systems.recipes import ctxg, joint, oim, recipe_from_json, recipe_to_json
+from ps_nb.systems.runs import run_identity, starting_backbone
 from ps_nb.twin.render import render_twin
+
+ROOT = Path(__file__).parent.parent
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -38,9 +54,15 @@ def ps_nb(work, monkeypatch, capsys):
 
 
 def test_from_training_to_a_search(ps_nb, work):
-    status, out, _ = ps_nb("train", "twin", "--format", "cuhk-sysu", "--profile", "smoke", "--device", "cpu")
+    status, printed, _ = ps_nb("recipe", "oim", "--profile", "smoke")
+    (work / "mine.json").write_text(printed)
+    status, out, _ = ps_nb("train", "twin", "--format", "cuhk-sysu", "--profile", "smoke", "--device", "cpu", "--recipe",
+                           "mine.json", "--set", "schedule.epochs=1")
     assert status == 0
     run = out.split("trained searcher: ")[1].strip()
+    shorter = replace(oim("smoke"), schedule=replace(oim("smoke").schedule, epochs=1))
+    identity = run_identity(shorter, read_cuhk_sysu(work / "twin"), "smoke", 0)
+    assert Path(run).name == f"oim-{fingerprint(identity)}" and len(read_json(Path(run) / "run.json")["log"]) == 1
     status, out, _ = ps_nb("detect", run, "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out", "found.npz")
     assert status == 0 and (work / "found.npz").exists()
     status, out, _ = ps_nb("evaluate", "found.npz", "--data", "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out",
@@ -48,12 +70,31 @@ def test_from_training_to_a_search(ps_nb, work):
     metrics = json.loads((work / "metrics.json").read_text())
     assert status == 0 and 0 <= metrics["search"]["map"] <= 1 and metrics["settings"]["similarity"] == "weighted"
     assert {"ap", "recall"} <= set(metrics["detection"]) and {"map", "top1", "top5", "top10", "queries"} <= set(metrics["search"])
-    images = work / "twin" / "Image" / "SSM"
-    status, out, _ = ps_nb("search", "index", run, images, "--out", "index")
-    assert status == 0 and (work / "index").is_dir()
-    image = sorted(images.iterdir())[0]
-    status, out, _ = ps_nb("search", "query", run, "index", image, "--box", "10,20,60,110", "--out", "answer")
-    assert status == 0 and (work / "answer" / "search.png").exists()
+    images = work / "photographs"
+    shutil.copytree(work / "twin" / "Image" / "SSM", images)
+    (images / "broken.jpg").write_bytes(b"no picture")
+    status, _, error = ps_nb("search", "index", run, images, "--out", "strict", "--strict")
+    assert status == 1 and "broken.jpg" in error and error.count("\n") == 1
+    status, out, error = ps_nb("search", "index", run, images, "--out", "index")
+    assert status == 0 and (work / "index").is_dir() and error.startswith("skipped: ") and "broken.jpg" in error
+    scene = next(scene for scene in read_cuhk_sysu(work / "twin").gallery if len(scene))
+    image, box = images / scene.name, ",".join(map(str, scene.boxes[0]))
+
+    def answered(*options):
+        query = ("search", "query", run, "index", image, "--box", box, "--out", "answer", *options)
+        status, _, error = ps_nb(*query)
+        assert status == 0 and (work / "answer" / "search.png").exists()
+        return [Path(person["image"]).name for person in read_json(work / "answer" / "search.json")["people"]], error
+
+    others, whole = answered()[0], answered("--keep-own")[0]
+    kept = [name for name in whole if name != image.name]
+    assert image.name not in others and len(kept) < len(whole) and kept == others[: len(kept)]
+    once, first = answered("--one-per-image")[0], list(dict.fromkeys(others))
+    assert len(once) == len(set(once)) and first == once[: len(first)] and len(first) < len(others)
+    image = images.rename(work / "elsewhere") / image.name
+    lost, error = answered("--keep-own")
+    assert lost == whole and "--photos" in error
+    assert answered("--photos", "elsewhere") == (others, "")
     status, _, error = ps_nb("search", "query", run, "index", image, "--box", "10,20,5,110", "--out", "answer")
     assert status == 1 and error.startswith("ps-nb: box") and error.count("\n") == 1
 
@@ -114,6 +155,9 @@ def test_detections_of_another_model(ps_nb, work):
         assert status == 1 and error.count("\n") == 1 and part in error, error
 
 
+TRAIN = ["train", "twin", "--format", "cuhk-sysu", "--profile", "smoke"]
+
+
 @pytest.mark.parametrize("arguments, part", [
     (["data", "check", "twin", "--format", "market"], "market"),
     (["data", "check", "nowhere", "--format", "prw"], "nowhere"),
@@ -129,10 +173,142 @@ def test_detections_of_another_model(ps_nb, work):
     (["reproduce", "e2e", "--set", "seeds"], "seeds"),
     (["reproduce", "e2e", "--set", "seed=1"], "seed"),
     (["search", "index", "nowhere", "twin", "--out", "index2"], "nowhere"),
+    (["recipe", "pairs"], "choose one of oim"),
+    (["train", "twin", "--format", "cuhk-sysu", "--recipe", "no.json"], "no.json"),
+    (["train", "twin", "--format", "cuhk-sysu", "--recipe", "no.json", "--system", "oim"], "leave out --system oim"),
+    ([*TRAIN, "--set", "schedule.epoch=3"], "schedule has no field 'epoch': choose one of epochs, batch_size"),
+    ([*TRAIN, "--set", "schedule.epochs=three"], "schedule.epochs: 'three' is not a whole number"),
+    ([*TRAIN, "--set", "schedule.epochs=-3"], "schedule.epochs: -3 is out of range"),
+    ([*TRAIN, "--set", "schedule.learning_rate=NaN"], "schedule.learning_rate: nan is out of range"),
+    ([*TRAIN, "--set", "schedule.epochs"], "field=value"),
+    ([*TRAIN, "--set", "objective.crops.epochs=3"], "objective.crops has no field 'epochs'"),
+    ([*TRAIN, "--set", "objective.empty_places=none"], "choose left_out or counted"),
+    ([*TRAIN, "--set", "objective={}", "--set", "objective.x=1"], "choose one of none"),
+    ([*TRAIN, "--set", "detector.heads=three"], "choose separate, softmax or proposals"),
+    ([*TRAIN, "--set", "detector.offset_deviation=[0.1]", "--set", "detector.backbone=resnet0"], "resnet0"),
+    ([*TRAIN, "--set", "name=../oim"], "cannot name a folder"),
+    ([*TRAIN, "--weights", "no.pth"], "no.pth; choose objects"),
+    ([*TRAIN, "--weights", "twin"], "twin; choose objects"),
+    ([*TRAIN, "--weights", "file-" + "0" * 64], "--weights FILE"),
+    ([*TRAIN, "--classes", "1,2"], "--format mot"),
+    (["data", "check", "twin", "--format", "mot", "--classes", "people"], "as 1,2,7"),
 ])
 def test_mistakes_are_one_line(ps_nb, arguments, part):
     status, _, error = ps_nb(*arguments)
     assert status == 1 and error.count("\n") == 1 and error.startswith("ps-nb: ") and part in error, error
+
+
+def test_starting_weights_from_a_file(ps_nb, work, monkeypatch):
+    taken = []
+    monkeypatch.setattr(cli, "trained", lambda recipe, *_: taken.append(recipe) or SimpleNamespace(folder=work))
+    torch.manual_seed(5)
+    weights = weights_of(Backbone("resnet18"))
+    torch.save(weights, work / "mine.pth")
+    torch.save({name: value for name, value in weights.items() if "num_batches" not in name}, work / "old.pth")
+    for name in ("mine.pth", "old.pth"):
+        assert ps_nb(*TRAIN, "--weights", name)[0] == 0
+    mine, old = taken
+    assert mine != old and mine == replace(oim("smoke"), weights=f"file-{file_checksum(work / 'mine.pth')}")
+    identity = run_identity(mine, read_cuhk_sysu(work / "twin"), "smoke", 0)
+    assert file_checksum(work / "mine.pth") in identity["weights"] and str(work) not in json_text(identity)
+    (work / "mine.pth").unlink()
+    for recipe in (mine, old):
+        assert torch.equal(starting_backbone(recipe, "smoke").stem.conv1.weight, weights["conv1.weight"])
+    assert ps_nb(*TRAIN, "--weights", mine.weights)[0] == 0 and taken[-1] == mine  # by name, once it is kept
+    torch.save(weights_of(Backbone("resnet34")) | {"bn1.weight": torch.ones(3)}, work / "other.pth")
+    torch.save({**weights, "bn1.weight": weights["bn1.weight"] * torch.nan}, work / "nan.pth")
+    torch.save([1, 2], work / "list.pth")
+    (work / "text.safetensors").write_text("weights")
+    for name, part in (("other.pth", "not for resnet18: bn1.weight"), ("nan.pth", "NaN"), ("list.pth", "no dictionary"),
+                       ("text.safetensors", "cannot read")):
+        status, _, error = ps_nb(*TRAIN, "--weights", name)
+        assert status == 1 and error.count("\n") == 1 and f"{name}" in error and part in error, error
+
+
+def places(value, path=()):
+    "The path of every value in JSON."
+    yield path
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places(value[key], (*path, key))
+
+
+ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda inner: st.lists(
+    inner, max_size=3) | st.dictionaries(st.sampled_from(["epochs", "scale", "x"]), inner, max_size=3), max_leaves=6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data(), recipe=st.sampled_from([oim("small"), ctxg("small"), joint("smoke"), SYSTEMS["rsiam"]("smoke")]))
+def test_a_damaged_recipe_is_one_line_or_a_recipe(data, recipe):
+    value = json.loads(json_text(asdict(recipe)))
+    *outer, last = data.draw(st.sampled_from([path for path in places(value) if path]))
+    place = value
+    for key in outer:
+        place = place[key]
+    if isinstance(last, str) and data.draw(st.booleans()):
+        place[data.draw(st.sampled_from(["", "epochs", "scale"]))] = place.pop(last)
+    else:
+        place[last] = data.draw(ANYTHING)
+    try:
+        read = recipe_from_json(json.loads(json.dumps(value)))
+    except UserError as error:
+        assert "\n" not in str(error) and len(str(error)) < 900
+    else:
+        assert recipe_from_json(json.loads(json_text(recipe_to_json(read)))) == read
+        assert recipe_from_json(json.loads(json_text(asdict(read)))) == read
+
+
+def test_classes_of_motchallenge(ps_nb, work):
+    folder = work / "video" / "a"
+    (folder / "gt").mkdir(parents=True)
+    (folder / "img1").mkdir()
+    (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=2\nimWidth=64\nimHeight=48\n")
+    for frame in (1, 2):
+        Image.new("RGB", (64, 48)).save(folder / "img1" / f"{frame:06d}.jpg")
+    rows = [f"{frame},{person},5,5,20,30,1,{kind},1" for frame in (1, 2) for person, kind in ((1, 1), (2, 7), (3, 9))]
+    (folder / "gt" / "gt.txt").write_text("\n".join(rows))
+    counts = []
+    for options in ((), ("--classes", "1,7"), ("--classes", "7,1,9")):
+        status, out, _ = ps_nb("data", "check", "video", "--format", "mot", *options)
+        assert status == 0
+        counts.append(out)
+    assert "2 of class 7" in counts[0] and "2 of class 9" in counts[1] and "class 7" not in counts[1] and "class" not in counts[2]
+
+
+def commands(command, name="ps-nb"):
+    "Every command by its words, with its options."
+    yield name, {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from commands(inner, f"{name} {word}")
+
+
+def spoken():
+    "What users read, by where it stands: guides, texts of the package, and the prose of the notebooks."
+    for name in ("README.md", "CONTRIBUTING.md"):
+        yield name, (ROOT / name).read_text(encoding="utf-8")
+    for path in (ROOT / "ps_nb").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        yield path, "\n".join(node.value for node in ast.walk(tree)
+                              if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value)
+    for path in (ROOT / "nbs").rglob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield path, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_commands_and_options_that_texts_name_exist():
+    known = dict(commands(typer.main.get_command(app)))
+    options = set.union(*known.values()) | {"--help"}
+    foreign = {"--quiet", "--editable", "--nproc_per_node", "--no-python"}  # of pip and torchrun
+    named = {}
+    for where, text in spoken():
+        for option in re.findall(r"(?<![\w|:-])--[a-z][\w-]*", text):
+            assert option in options | foreign, f"{where}: {option}"
+        for words in re.findall(r"\bps-nb((?: [a-z]+)+)", text):
+            first, *rest = words.split()
+            named.setdefault(f"ps-nb {first}", where)
+            if any(name.startswith(f"ps-nb {first} ") for name in known) and rest:
+                named.setdefault(f"ps-nb {first} {rest[0]}", where)
+    assert named.keys() <= known.keys(), {name: where for name, where in named.items() if name not in known}
+    assert {"ps-nb train", "ps-nb search query", "ps-nb recipe"} <= named.keys()  # the search finds something
 
 
 def test_a_full_disk_leaves_no_half_result(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Training without names: identities cannot reach it, and poor input has a rule."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,14 +10,19 @@ from tiny_training import SETTINGS, write_scenes
 
 from ps_nb.core import seed_everything
 from ps_nb.data.loading import Augmentation, InputSize
-from ps_nb.data.scenes import SearchSet
+from ps_nb.data.scenes import Scene, SearchSet
 from ps_nb.detector.searcher import PersonSearcher
-from ps_nb.detector.settings import Sampled
+from ps_nb.detector.settings import DetectorSettings, Sampled
 from ps_nb.losses.members import member_loss
-from ps_nb.systems.recipes import Mining, cucps
+from ps_nb.systems.recipes import cucps
 from ps_nb.systems.runs import new_objective
-from ps_nb.training.co_appearance import CoAppearanceObjective
+from ps_nb.training.co_appearance import CoAppearanceObjective, Mining
 from ps_nb.training.loop import Schedule, train
+
+
+def objective_of(people, feature_size, **settings):
+    scenes = [Scene(str(number), Path(), 64, 48, [[0, 0, 8, 20]] * count, [-1] * count) for number, count in enumerate(people)]
+    return CoAppearanceObjective(scenes, DetectorSettings(feature_size=feature_size), Mining(**settings))
 
 
 def relabelled(scenes, rule):
@@ -44,7 +50,7 @@ def test_identities_make_no_difference(tmp_path):
 
 
 def test_an_epoch_begun_before_a_checkpoint_is_the_epoch_after_it():
-    objective, resumed = CoAppearanceObjective([2], 4, warm_up_epochs=1), CoAppearanceObjective([2], 4, warm_up_epochs=1)
+    objective, resumed = (objective_of([2], 4, warm_up_epochs=1) for _ in range(2))
     objective.begin_epoch(2)
     resumed.load_state_dict(objective.state_dict())
     assert resumed.epoch == 2
@@ -57,7 +63,7 @@ def sampled(features, scenes, persons):
 
 @pytest.mark.parametrize("threshold", [-5.0, 0.6, 5.0])
 def test_everybody_somebody_or_nobody_is_similar_enough(threshold):
-    objective = CoAppearanceObjective([1, 0, 2, 1], 4, threshold=threshold, warm_up_epochs=0)
+    objective = objective_of([1, 0, 2, 1], 4, threshold=threshold, warm_up_epochs=0)
     regions = sampled(np.random.default_rng(0).normal(size=(5, 4)), [0, 2, 2, 3, 3], [0, 0, 1, 0, -1])
     for epoch in range(3):
         objective.begin_epoch(epoch)
@@ -73,7 +79,7 @@ def test_everybody_somebody_or_nobody_is_similar_enough(threshold):
 
 
 def test_a_batch_of_background_only_and_a_world_of_one_person():
-    objective = CoAppearanceObjective([1], 4, warm_up_epochs=0)
+    objective = objective_of([1], 4, warm_up_epochs=0)
     nothing = sampled(np.ones((2, 4)), [0, 0], [-1, -1])
     loss = objective(nothing)["mining"]
     loss.backward()
@@ -85,7 +91,7 @@ def test_a_batch_of_background_only_and_a_world_of_one_person():
 
 
 def test_a_person_seen_twice_in_a_step_moves_twice():
-    objective = CoAppearanceObjective([1, 1], 2)
+    objective = objective_of([1, 1], 2)
     objective.update(sampled([[1, 0], [0, 1], [1, 0]], [0, 0, 1], [0, 0, 0]))
     rows = objective.memory.features
     assert torch.allclose(rows[0], torch.full((2,), 0.5**0.5)) and rows[1].tolist() == [1, 0]

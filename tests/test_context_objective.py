@@ -9,12 +9,12 @@ import torch
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Detections, Scene
 from ps_nb.data.training_sets import with_boxes, without_identities
-from ps_nb.detector.settings import Sampled
+from ps_nb.detector.settings import DetectorSettings, Sampled
 from ps_nb.losses.contrast import centroid_contrast, hard_negatives, quadruplet
 from ps_nb.systems import runs
-from ps_nb.systems.recipes import cgps
+from ps_nb.systems.recipes import OBJECTIVES, cgps
 from ps_nb.systems.two_step import trained_on_crops, two_step
-from ps_nb.training.contexts import ContextObjective
+from ps_nb.training.contexts import ContextObjective, Contexts
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,12 @@ def test_identities_never_reach_training(data, monkeypatch):
             return original(*arguments, **options)
         monkeypatch.setattr(runs, name, watched)
 
-    spy("ContextObjective")
+    class Watched(ContextObjective):
+        def __init__(self, scenes, *others):
+            seen.extend(scenes)
+            super().__init__(scenes, *others)
+
+    monkeypatch.setitem(OBJECTIVES, Contexts, Watched)
     spy("train")
     recipe = cgps("smoke")
     told = runs.trained(recipe, data, "smoke", device="cpu")
@@ -80,7 +85,7 @@ def scene(people):
 
 
 def test_one_person_in_all():
-    objective = ContextObjective([scene(1)], 4)
+    objective = ContextObjective([scene(1)], DetectorSettings(feature_size=4))
     objective.memory.features.copy_(torch.eye(4)[:1])
     objective.begin_epoch(0)
     features = torch.eye(4)[:2].requires_grad_()
@@ -89,7 +94,7 @@ def test_one_person_in_all():
 
 
 def test_only_background_in_the_batch():
-    objective = ContextObjective([scene(2)], 4)
+    objective = ContextObjective([scene(2)], DetectorSettings(feature_size=4))
     objective.memory.features.copy_(torch.eye(4)[:2])
     objective.begin_epoch(0)
     features = torch.eye(4)[:3].requires_grad_()

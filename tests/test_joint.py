@@ -12,7 +12,7 @@ from torch.nn import functional
 from ps_nb.core import UserError, numpy_generator
 from ps_nb.data.scenes import Detections, Scene
 from ps_nb.detector.backbones import Backbone
-from ps_nb.detector.settings import Sampled
+from ps_nb.detector.settings import DetectorSettings, Sampled
 from ps_nb.evaluation.detection import evaluate_detection
 from ps_nb.evaluation.settings import EvaluationSettings
 from ps_nb.losses.softmax import draw_classes, sampled_softmax
@@ -20,7 +20,7 @@ from ps_nb.reproduction.joint_rows import precision_at, recall_thresholds
 from ps_nb.systems.recipes import deep, idnet, joint, training_strategies
 from ps_nb.systems.runs import new_network
 from ps_nb.training.crops import background_boxes, crop_batch, cut_out, embed_crops, training_crops
-from ps_nb.training.identities import ClassificationObjective
+from ps_nb.training.identities import Classification, ClassificationObjective
 
 COUNTS = st.tuples(st.integers(1, 40), st.integers(2, 60), st.integers(0, 999))
 
@@ -76,10 +76,11 @@ def test_questions_that_make_no_sense_are_refused():
     with pytest.raises(UserError, match="draw 2 or more"):
         draw_classes(torch.tensor([0]), 3, 1)
     with pytest.raises(UserError, match="choose labelled or sampled"):
-        ClassificationObjective([], average_over="people")
+        ClassificationObjective([], DetectorSettings(), Classification(average_over="people"))
     nobody = torch.zeros(0, dtype=torch.long)
     with pytest.raises(UserError, match="softmax heads"):
-        ClassificationObjective([Scene("a", Path("a"), 9, 9, [[0, 0, 5, 5]], [0])])(Sampled(torch.zeros(0, 2), nobody, nobody))
+        one = ClassificationObjective([Scene("a", Path("a"), 9, 9, [[0, 0, 5, 5]], [0])], DetectorSettings())
+        one(Sampled(torch.zeros(0, 2), nobody, nobody))
     with pytest.raises(UserError, match="choose separate, softmax or proposals"):
         new_network(replace(joint("smoke").detector, heads="triple"), 3)
     with pytest.raises(UserError, match="choose 16"):

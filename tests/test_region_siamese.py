@@ -1,5 +1,6 @@
 """R-SiamNet on what nobody would draw: one person, none, boxes smaller than the grid, identical features, a run cut off."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,12 @@ def batch_of(*people):
     return make_batch(images, [np.array(boxes, np.float32).reshape(-1, 4) for boxes in people], list(range(len(people))))
 
 
+def crowd(*counts):
+    return [Scene(str(number), Path(), 128, 96, [[0, 0, 8, 20]] * count, [-1] * count) for number, count in enumerate(counts)]
+
+
 def step(searcher, batch, counts):
-    objective = RegionSiameseObjective(counts, 16)
+    objective = RegionSiameseObjective(crowd(*counts), SETTINGS)
     losses, sampled = searcher(batch, seed=0)
     losses |= objective(sampled)
     sum(losses.values()).backward()
@@ -89,9 +94,9 @@ def test_clusters_of_one_person_and_of_nobody(image_filter):
 def test_an_objective_with_crops_needs_a_searcher_with_crops():
     sampled = Sampled(torch.eye(2), torch.tensor([0, 1]), torch.tensor([0, 0]))
     with pytest.raises(UserError, match="this searcher has no instance path"):
-        RegionSiameseObjective([1, 1], 2)(sampled)
+        RegionSiameseObjective(crowd(1, 1), replace(SETTINGS, feature_size=2))(sampled)
     alone = RegionSiamese(paths="search", self_loss=False, inter_loss=False, clustered=False)
-    assert set(RegionSiameseObjective([1, 1], 2, alone)(sampled)) == {"contrast"}
+    assert set(RegionSiameseObjective(crowd(1, 1), replace(SETTINGS, feature_size=2), alone)(sampled)) == {"contrast"}
 
 
 def people_in(folder, count=6):
@@ -135,7 +140,7 @@ def test_a_run_cut_off_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(loop, "train_step", counted)
             patch.setattr(loop, "SAVE_EVERY", 0.0)
-            searcher, objective = RepPointsSearcher(SETTINGS), RegionSiameseObjective([len(scene) for scene in scenes], 16)
+            searcher, objective = RepPointsSearcher(SETTINGS), RegionSiameseObjective(scenes, SETTINGS)
             train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), Schedule(2, 2, 0.02, warm_up_steps=2), folder,
                   device="cpu", precision="no")  # fmt: skip
         return {**searcher.state_dict(), **{f"objective.{name}": value for name, value in objective.state_dict().items()}}

@@ -73,6 +73,7 @@ def test_an_experiment_from_parameters_to_result(clone, monkeypatch, capsys):
 
     assert reproduce("e2e", parameters={"seeds": "0,2", "size": 2}, missing=True) == {}
     assert "there already" in capsys.readouterr().out
+    assert reproduce("e2e", parameters={"seeds": "0,2", "size": 2}, missing=True, cluster="nowhere:1") == {}  # asks no cluster
     failures = reproduce("e2e", ["fig3_subsets"], profile="smal")  # what the notebook refuses in its second cell
     assert "choose one of smoke, small, full, paper" in failures["fig3_subsets"]
 

@@ -1,22 +1,49 @@
 """Runs: what the recipes of the other tests leave out, but those of `small` have."""
 
+import inspect
 import os
+import re
 import subprocess
 import sys
+import types
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from ps_nb import systems
 from ps_nb.core import UserError, read_json
-from ps_nb.systems.recipes import idnet, oim
-from ps_nb.systems.runs import find_people, load_run, search_set, trained
+from ps_nb.data.scenes import Scene, SearchSet
+from ps_nb.detector.settings import Searcher
+from ps_nb.evaluation.ranking import evaluate
+from ps_nb.systems import recipes, runs
+from ps_nb.systems.recipes import OBJECTIVES, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam
+from ps_nb.systems.runs import (
+    NETWORKS,
+    find_people,
+    learns_identities,
+    load_run,
+    new_network,
+    new_objective,
+    search_set,
+    searched,
+    trained,
+)
 from ps_nb.training.crops import CropTraining
+from ps_nb.training.loop import Objective
 from ps_nb.twin.render import render_twin
 
+ROOT = Path(__file__).parent.parent
 
-def test_matching_starts_on_crops(tmp_path, monkeypatch):
-    monkeypatch.setenv("PS_NB_RUNS", str(tmp_path))
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def test_matching_starts_on_crops(folder, monkeypatch):
+    monkeypatch.setenv("PS_NB_RUNS", str(folder))
     recipe = oim("smoke")
     crops = CropTraining(64, 32, epochs=1, batch_size=16, learning_rate=0.05, drop_epochs=(), queue_size=8)
     schedule = replace(recipe.schedule, epochs=1)
@@ -26,7 +53,7 @@ def test_matching_starts_on_crops(tmp_path, monkeypatch):
     run = trained(recipe, data, "smoke", device="cpu")
     start = trained(idnet(recipe), data, "smoke", device="cpu")
     assert set(run.facts["log"][0]) >= {"region_score", "region_box", "matching"}
-    assert set(start.facts["log"][0]) == {"epoch", "identity", "right"} and len(list(tmp_path.glob("idnet-*/run.json"))) == 1
+    assert set(start.facts["log"][0]) == {"epoch", "identity", "right"} and len(list(folder.glob("idnet-*/run.json"))) == 1
     began = start.searcher.backbone.stage.layer3[0].conv1.weight
     for stage in (run.searcher.backbone.stage, run.searcher.backbone.scene_stage):  # both start from the crops' and learn on
         learned = stage.layer3[0].conv1.weight
@@ -36,6 +63,51 @@ def test_matching_starts_on_crops(tmp_path, monkeypatch):
     assert again.recipe == recipe
     found, once_more = (find_people(each.searcher, recipe, data, protocol) for each in (run, again))
     assert (found.features == once_more.features).all() and (found.boxes == once_more.boxes).all()
+
+
+def test_a_further_system_is_a_record_an_objective_and_a_recipe(folder, monkeypatch):
+    monkeypatch.setenv("PS_NB_RUNS", str(folder))
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    names = {"__name__": "contributed"}
+    monkeypatch.setitem(sys.modules, "contributed", types.ModuleType("contributed"))
+    monkeypatch.setattr(recipes, "OBJECTIVES", dict(recipes.OBJECTIVES))
+    for module in (runs, systems):
+        monkeypatch.setattr(module, "OBJECTIVES", recipes.OBJECTIVES)
+    exec(compile(program, "CONTRIBUTING.md", "exec"), names)
+    run, data, scores = names["run"], names["data"], names["scores"]
+    assert {"every_box", "region_box"} <= set(run.facts["log"][0]) and 0 <= scores["map"] <= 1
+    assert not learns_identities(run.recipe) and load_run(run.folder, "cpu").recipe == run.recipe == names["every_box"]("smoke")
+
+    # The run in a folder that cannot be written to: no lock is taken, nothing is written, and it can be evaluated.
+    (run.folder / "checkpoint.pt").touch()  # which a kill left
+    (run.folder / ".lock").unlink()
+    (run.folder / ".lock").mkdir()
+    there = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    protocol = min({*data.protocols} - {names["usual_protocol"](data)})  # whose detections are not kept yet
+    again = trained(run.recipe, data, "smoke", device="cpu")
+    assert evaluate(searched(again, data, protocol), data, protocol)["search"]["map"] >= 0
+    assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == there
+
+
+
+def test_every_network_is_a_searcher_and_every_objective_an_objective():
+    data = SearchSet("one", [Scene("a", "a.jpg", 9, 9, [[0, 0, 4, 8]], [0])], [])
+
+    used = set()
+    for recipe in (each("smoke") for each in (oim, ctxg, cgps, rsiam, cucps, joint, deep)):
+        network, objective = new_network(recipe.detector, 3), new_objective(recipe, data)
+        assert all(parameters_of(network, name) == parameters_of(Searcher, name) for name in ("forward", "detect", "embed"))
+        assert {Objective, torch.nn.Module} <= set(type(objective).__mro__)
+        for name in ("begin", "extract", "begin_epoch", "forward", "update", "pseudo_labels"):
+            assert parameters_of(objective, name) == parameters_of(Objective, name), (recipe.name, name)
+        used.add(type(recipe.objective))
+    assert used == set(OBJECTIVES) and len(NETWORKS) == 4
+
+
+def parameters_of(owner, name):
+    "The names of a method's parameters, without `self`."
+    return [each for each in inspect.signature(getattr(owner, name)).parameters if each != "self"]
 
 
 COMMAND = "from ps_nb.cli import main; main()"

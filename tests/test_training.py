@@ -10,19 +10,30 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
 
-from ps_nb.core import UserError, load_tensors
+from ps_nb.core import UserError, load_tensors, torch_generator
 from ps_nb.data.loading import Augmentation, InputSize
+from ps_nb.data.scenes import Scene
+from ps_nb.detector.settings import DetectorSettings, Sampled
 from ps_nb.devices import available_cores
+from ps_nb.losses.matching import online_instance_matching
+from ps_nb.training.identities import IdentityObjective, Matching
 from ps_nb.training.loop import (
     CheckpointKeeper,
     Schedule,
+    Values,
     check_finite,
+    descend,
     load_checkpoint,
     save_checkpoint,
     train,
+    train_epochs,
     working_precision,
 )
+from ps_nb.training.part_matching import PartMatching, PartObjective
 from ps_nb.training.starting_weights import ObjectTraining, object_weights
 
 PROGRAM = Path(__file__).parent / "tiny_training.py"
@@ -203,6 +214,33 @@ def cut_off(monkeypatch, number, work):
     return work()
 
 
+def test_every_training_goes_on_at_its_last_finished_epoch(tmp_path):
+    def learn(path, stop=None):
+        torch.manual_seed(0)
+        layer, values = torch.nn.Linear(3, 1), Values(seen=torch.zeros(0), best=float("inf"))
+        optimiser = torch.optim.Adam(layer.parameters(), lr=0.1)
+
+        def one_epoch(position):
+            if position["epoch"] == stop:
+                raise Killed
+            given = torch.randn(8, 3, generator=torch_generator(0, "given", position["epoch"]))
+            loss = layer(given).square().mean()
+            descend(loss, optimiser, clip=0.1, clipped=layer)
+            assert torch.nn.utils.get_total_norm([each.grad for each in layer.parameters()]) < 0.1001
+            values.update(seen=torch.cat([values["seen"], loss.detach()[None]]), best=min(values["best"], float(loss)))
+            return {"loss": float(loss)}
+
+        keeper = CheckpointKeeper(path, "settings", layer=layer, optimiser=optimiser, values=values)
+        return train_epochs(4, one_epoch, keeper, "toy: "), layer.weight.tolist(), values["seen"].tolist(), values["best"]
+
+    whole = learn(None)  # keeps nothing
+    assert [row["epoch"] for row in whole[0]] == [0, 1, 2, 3] and len(whole[2]) == 4
+    for stop in (0, 1, 3):
+        with pytest.raises(Killed):
+            learn(tmp_path / f"{stop}.pt", stop)
+        assert learn(tmp_path / f"{stop}.pt") == whole
+
+
 def test_starting_weights_are_the_same_whenever_their_training_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)  # bfloat16 is tried where it is there
     settings = ObjectTraining(classes=2, renders=4, height=32, width=24, epochs=2, batch_size=4)
@@ -280,3 +318,38 @@ def test_cores_are_those_of_the_container(tmp_path):
     for text, cores in (("max 100000\n", everything), ("50000 100000\n", 1), ("100000 100000", 1), ("", everything)):
         quota.write_text(text)
         assert available_cores(quota) == cores
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 9999), st.integers(1, 6), st.integers(0, 5), st.integers(0, 5000), st.sampled_from([1.0, 10.0, 30.0]))
+def test_empty_places_add_one_each_where_they_are_counted(seed, classes, written, empty, scale):
+    draw = torch.Generator().manual_seed(seed)
+    features, rows = (functional.normalize(torch.randn(count, 8, generator=draw, dtype=torch.float64), dim=1)
+                      for count in (4, classes + written))
+    rows[:classes] *= torch.randint(2, (classes, 1), generator=draw)  # not seen yet: zero vectors, and classes
+    targets = torch.randint(-1, classes, (4,), generator=draw)
+    targets[0] = 0
+    queue = torch.cat([rows[classes:], torch.zeros(empty, 8, dtype=torch.float64)])
+    for reading, more in (("left_out", 0), ("counted", empty)):
+        x = features.clone().requires_grad_()
+        loss = online_instance_matching(x, targets, rows[:classes], queue, scale, reading)
+        loss.backward()
+        weight = (scale * features @ rows.T).exp()
+        total, known, right = weight.sum(dim=1) + more, targets >= 0, rows[targets.clamp(min=0)]
+        losses = total.log() - scale * (features * right).sum(dim=1)
+        pulls = scale * (weight @ rows / total[:, None] - right) * known[:, None] / known.sum()
+        torch.testing.assert_close(loss.detach(), losses[known].mean())
+        torch.testing.assert_close(x.grad, pulls)
+
+
+def test_objectives_take_the_reading_of_empty_places():
+    scenes = [Scene("a", Path("a"), 9, 9, [[0, 0, 4, 8], [1, 0, 4, 8]], [0, 1])]
+    one, two, detector = torch.tensor([0, 0]), torch.tensor([0, 1]), DetectorSettings(feature_size=4)
+    for reading, count in (("left_out", 2), ("counted", 2 + 7)):  # nothing was seen: every class and every place alike
+        own = dict(queue_size=7, empty_places=reading)
+        sampled = Sampled(torch.eye(2, 4), one, two, attention=lambda first, second: torch.ones(first.shape[:-1]))
+        matching = IdentityObjective(scenes, detector, Matching(**own))(sampled)["matching"]
+        parts = PartObjective(scenes, detector, PartMatching(**own))(sampled)["matching_0"]
+        assert torch.isclose(matching, torch.tensor(float(count)).log()) and torch.isclose(parts, matching)
+    with pytest.raises(UserError, match="choose left_out or counted"):
+        IdentityObjective(scenes, detector, Matching(empty_places="zeros"))(sampled)

@@ -9,6 +9,7 @@ contexts without the loss that compares the regions of one process only.
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.data.scenes import Scene
 from ps_nb.detector.searcher import PersonSearcher
 from ps_nb.detector.settings import DetectorSettings
+from ps_nb.devices import process_sum, several_processes
 from ps_nb.training import loop
-from ps_nb.training.contexts import ContextObjective
-from ps_nb.training.identities import IdentityObjective
+from ps_nb.training.contexts import ContextObjective, Contexts
+from ps_nb.training.identities import IdentityObjective, Matching
 
 SETTINGS = DetectorSettings(backbone="resnet18", anchor_sizes=(38.0,), anchor_ratios=(2.5,), train_candidates=48,
                             train_proposals=16, region_samples=8, region_size=(8, 4), anchor_samples=16, feature_size=16,
@@ -76,16 +78,21 @@ def main(folder, moment=None, number=None):
         os.replace = fail_at(os.replace)
     seed_everything(0)
     searcher = PersonSearcher(SETTINGS)
-    contexts = dict(neighbours=4, expansion=2, least=2)
+    contexts = Contexts(neighbours=4, expansion=2, least=2)
+    contrast = replace(contexts, instance_weight=0.0, background_weight=0.0)
     objective = {
-        "matching": lambda: IdentityObjective(scenes, feature_size=16, queue_size=6),
-        "contexts": lambda: ContextObjective(scenes, 16, **contexts),
-        "contrast": lambda: ContextObjective(scenes, 16, instance_weight=0.0, background_weight=0.0, **contexts),
+        "matching": lambda: IdentityObjective(scenes, SETTINGS, Matching(queue_size=6)),
+        "contexts": lambda: ContextObjective(scenes, SETTINGS, contexts),
+        "contrast": lambda: ContextObjective(scenes, SETTINGS, contrast),
     }[os.environ.get("TINY_OBJECTIVE", "matching")]()
     schedule = loop.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
     start = {name: value.clone() for name, value in searcher.state_dict().items()}
     log = loop.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
                          precision="no")
+    if several_processes():
+        own = torch.tensor([torch.distributed.get_rank() + 1.0], requires_grad=True)  # 1 and 2
+        (process_sum(own) * own.detach()).sum().backward()
+        assert process_sum(own) == 3 and own.grad == 3  # each is part of the sums of both, which weigh 1 and 2
     if first:
         result = {"start": start, "searcher": searcher.state_dict(), "objective": objective.state_dict(), "log": log}
         torch.save(result, folder / "result.pt")

@@ -6,10 +6,10 @@ from .textures import dense_sift
 from .metric_learning import kissme, principal_components, project, project_detections
 from .handcrafted import HANDCRAFTED, describe_detections, learn_description
 from .acf import detect_acf, detect_hog, detect_scenes
-from .unsupervised_reid import CropNetwork, described_by, detected_crops, reid_network, reid_training
+from .unsupervised_reid import described_by, detected_crops, reid_network, reid_training
 
 __all__ = [
-    "CropNetwork", "HANDCRAFTED", "bag_of_words", "colour_histogram", "dense_sift", "describe_detections", "described_by",
+    "HANDCRAFTED", "bag_of_words", "colour_histogram", "dense_sift", "describe_detections", "described_by",
     "detect_acf", "detect_hog", "detect_scenes", "detected_crops", "features_of_boxes", "features_of_detections",
     "features_of_queries", "kissme", "learn_codebook", "learn_description", "principal_components", "project",
     "project_detections", "reid_network", "reid_training", "true_boxes",

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from .describe import describe_boxes, sample_boxes, standard_crops
+from .describe import describe_boxes, sample_boxes
 from ..core import derived_seed, numpy_generator
 from ..data.scenes import Scene
+from ..training.crops import standard_crops
 
 # %% ../../nbs/11_baselines/02_colours.ipynb #607523eb
 def column_weights(width: int) -> np.ndarray:

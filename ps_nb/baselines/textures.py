@@ -10,7 +10,7 @@ __all__ = ['patch_grid', 'sift_patches', 'channel_histograms', 'dense_sift', 're
 import cv2
 import numpy as np
 
-from .describe import standard_crops
+from ..training.crops import standard_crops
 
 # %% ../../nbs/11_baselines/03_textures.ipynb #f6f7afe2
 def patch_grid(height: int, width: int, patch: int, step: int) -> np.ndarray:

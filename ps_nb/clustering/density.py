@@ -11,6 +11,7 @@ __all__ = ['nearest_people', 'indicator', 'mutual_neighbours', 'neighbourhoods',
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.stats import rankdata
 from sklearn.cluster import DBSCAN
 from torch import Tensor
 
@@ -106,7 +107,7 @@ def numbered(labels: np.ndarray) -> np.ndarray:
     alone = labels < 0
     apart = np.where(alone, labels.max(initial=-1) + np.cumsum(alone), labels)
     _, first, inverse = np.unique(apart, return_index=True, return_inverse=True)
-    return first.argsort(kind="stable").argsort(kind="stable")[inverse.reshape(-1)]
+    return rankdata(first).astype(np.int64)[inverse.reshape(-1)] - 1
 
 
 def density_clusters(distances: sparse.csr_matrix, reach: float, least: int) -> np.ndarray:

@@ -302,7 +302,8 @@ def read_mot_truth(path: Path, classes: tuple[int, ...] | None = None) -> tuple[
         kept = np.array([each in classes for each in given])
         if not kept.any():
             raise UserError(f"{path} has no row of class {first_few([str(each) for each in classes])}, people, only of "
-                            f"{first_few([str(each) for each in listed])}: write people as class 1")
+                            f"{first_few([str(each) for each in listed])}: write people as class 1, or give "
+                            f"their classes (--classes)")
         left = Counter({each: count for each, count in listed.items() if each not in classes})
     kept &= np.array([row[6] != 0 for row in rows], bool)
     return np.array([row[:6] for row in rows]).reshape(-1, 6)[kept], left

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEPTHS', 'VGG_GROUPS', 'MEAN', 'DEVIATION', 'SMALL_MAP', 'normalise', 'FixedBatchNorm', 'SharedBatchNorm',
            'SmallMapConvolution', 'with_small_maps', 'resnet_halves', 'vgg_halves', 'Backbone', 'imagenet_weights',
-           'load_weights', 'weights_of', 'FeaturePyramid']
+           'fitting', 'load_weights', 'weights_of', 'FeaturePyramid']
 
 # %% ../../nbs/04_detector/03_backbones.ipynb #2a1029c5
 import copy
@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelP6P7
 
 from ..core import UserError, load_tensors
-from ..devices import constants, several_processes
+from ..devices import constants, process_sum, several_processes
 
 # %% ../../nbs/04_detector/03_backbones.ipynb #7cabb51a
 DEPTHS = {"resnet18": (64, 128, 256, 512), "resnet34": (64, 128, 256, 512),
@@ -54,9 +53,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not several_processes():
             return super().forward(features)
         values = features.float()
-        count = all_reduce(values.new_tensor(values.numel() / values.shape[1]))
-        mean = all_reduce(values.sum(dim=(0, 2, 3))) / count
-        variance = all_reduce((values - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
+        count = process_sum(values.new_tensor(values.numel() / values.shape[1]))
+        mean = process_sum(values.sum(dim=(0, 2, 3))) / count
+        variance = process_sum((values - mean[:, None, None]).square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
@@ -147,30 +146,33 @@ class Backbone(nn.Module):
 # %% ../../nbs/04_detector/03_backbones.ipynb #a534d422
 def imagenet_weights(name: str) -> dict[str, Tensor]:
     "torchvision's ImageNet weights of the network called `name`. Raises `UserError` when they cannot be fetched."
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
     try:
-        weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1.get_state_dict(progress=False)
+        values = weights.get_state_dict(progress=False)
     except Exception as error:
-        raise UserError(f"ImageNet weights of {name} could not be fetched ({error}): connect to the network once, or choose "
-                        f"--weights objects") from None
-    return {key: value for key, value in weights.items() if not key.startswith("fc.")}
+        raise UserError(f"ImageNet weights of {name} could not be fetched ({error}): copy {Path(weights.url).name} to "
+                        f"{torch.hub.get_dir()}/checkpoints, or train with --weights FILE or --weights objects") from None
+    return {key: value for key, value in values.items() if not key.startswith("fc.")}
 
 
-def load_weights(backbone: Backbone, weights: dict[str, Tensor] | str | Path) -> None:
-    "Fill `backbone` from a dictionary with torchvision's names, or a safetensors file of one. `UserError` if it does not fit."
-    source = "the given weights" if isinstance(weights, dict) else weights
-    try:
-        values = weights if isinstance(weights, dict) else load_tensors(weights)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"cannot read weights {weights}: {error}") from None
+def fitting(backbone: Backbone, weights: dict[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    "The tensors of `weights`, read from `source`, by the names of those of `backbone`. `UserError` if they do not fit."
     own = backbone.state_dict()
     names = {each: each.split(".", 1)[1] for each in own}
+    uncounted = [name for name in names.values() if name.endswith(".num_batches_tracked")]
+    values = dict.fromkeys(uncounted, torch.zeros((), dtype=torch.long)) | weights
     absent = sorted(set(names.values()) - set(values))
     wrong = [name for each, name in names.items() if name in values and values[name].shape != own[each].shape]
     if absent or wrong:
         raise UserError(f"{source} is not for {backbone.name}: {(absent + wrong)[0]} is missing or of another shape")
-    backbone.load_state_dict({each: values[name] for each, name in names.items()})
+    return {each: values[name] for each, name in names.items()}
+
+
+def load_weights(backbone: Backbone, weights: dict[str, Tensor] | str | Path) -> None:
+    "Fill `backbone` from a dictionary with torchvision's names, or a safetensors file of one. `UserError` if it does not fit."
+    named = isinstance(weights, dict)
+    backbone.load_state_dict(fitting(backbone, weights if named else load_tensors(weights),
+                                     "the dictionary of weights" if named else weights))
 
 
 def weights_of(backbone: Backbone) -> dict[str, Tensor]:

@@ -55,7 +55,9 @@ class RepPointsSettings:
     detection_overlap: float = 0.5
     detections: int = 100  # per image, at most
 
-    batch_statistics = False  # no field: scenes and crops go through the same layers and would not have the same statistics
+    # No fields, but what `DetectorSettings` may choose and this network has in one way only:
+    batch_statistics = False  # scenes and crops go through the same layers and would not have the same statistics
+    heads, own_stage, parts = "points", False, ()
 
     @property
     def strides(self) -> tuple[int, ...]:

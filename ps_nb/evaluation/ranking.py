@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JUNK', 'NOBODY', 'search_gallery', 'with_gallery_size', 'unit_length', 'as_inner_product', 'matched_query_features',
-           'check_query_features', 'name_detections', 'SearchSpace', 'search_space', 'most_similar_matches',
-           'Candidates', 'find_candidates', 'matched_anywhere', 'match_ranks', 'in_order', 'SearchScores',
-           'score_search', 'evaluate_search', 'evaluate']
+           'check_query_features', 'name_detections', 'SearchSpace', 'check_listed_once', 'search_space',
+           'most_similar_matches', 'Candidates', 'find_candidates', 'matched_anywhere', 'match_ranks', 'in_order',
+           'SearchScores', 'score_search', 'evaluate_search', 'evaluate']
 
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #144267cd
 from collections.abc import Callable
@@ -107,7 +107,8 @@ def matched_query_features(
 def check_query_features(query_features: np.ndarray | None, detections: Detections, protocol: Protocol) -> np.ndarray:
     "The features (Q, D) as float32. Raises `UserError` when they are missing, too few, of another width, or not finite."
     if query_features is None:
-        raise UserError("the detections come without query features: add query_features, or use query_feature matched")
+        raise UserError("the detections come without query features: add query_features, or choose an "
+                        "evaluator that takes them from the detections (preset alignps)")
     query_features = np.asarray(query_features, np.float32)
     if query_features.ndim != 2 or len(query_features) != len(protocol):
         raise UserError(f"query features of shape {query_features.shape} do not suit the {len(protocol)} queries of protocol "
@@ -152,6 +153,15 @@ class SearchSpace:
     names: np.ndarray | None  # (N,) identities, with matching prw_matlab
 
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #8c9b9ff4
+def check_listed_once(protocol: Protocol, scenes: list[Scene]) -> None:
+    "Raise `UserError` where a query lists a scene as a positive and as a distractor: a match by identity would count it twice."
+    for number, query in enumerate(protocol.queries):
+        both = [] if query.distractors is None else np.intersect1d(query.positives, query.distractors)
+        if len(both):
+            raise UserError(f"query {number} of protocol {protocol.name} lists {scenes[both[0]].name} as a positive and as a "
+                            f"distractor, and prw_matlab would find its person twice: take it out of the distractors")
+
+
 def search_space(
     detections: Detections,
     query_features: np.ndarray | None,  # (Q, D); None with query_feature matched
@@ -159,7 +169,7 @@ def search_space(
     protocol: Protocol,
     settings: EvaluationSettings = PRESETS["standard"],
 ) -> SearchSpace:
-    "Check the input and prepare the search. `UserError` where features or cameras are missing or do not fit."
+    "Check the input and prepare the search. `UserError` where features, cameras or galleries are missing or do not fit."
     check_scenes(detections, scenes)
     if settings.query_feature == "matched":
         query_features, answered = matched_query_features(detections, protocol)
@@ -169,6 +179,8 @@ def search_space(
     cameras = np.array([-1 if scene.camera is None else scene.camera for scene in scenes], np.int64)
     if (settings.cameras == "other" or settings.matching == "prw_matlab") and (cameras < 0).any():
         raise UserError(f"scene {scenes[np.argmin(cameras)].name} has no camera: search other cameras only where they are known")
+    if settings.matching == "prw_matlab":
+        check_listed_once(protocol, scenes)
     keep = detections.scores >= settings.score_threshold
     if settings.drop_unlabelled or settings.drop_false_alarms:
         detection, person, overlap, ids = meet_people(detections, scenes)

@@ -8,17 +8,18 @@ __all__ = ['CLIP', 'TargetPairs', 'find_pairs', 'draw_targets', 'target_pairs', 
 
 # %% ../../nbs/08_graph/04_learning.ipynb #fa879e96
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..core import UserError, derived_seed, progress, seed_everything, torch_generator
+from ..core import UserError, derived_seed, seed_everything, torch_generator
 from ..detector.parts import PAIRS, flatten_parts, relative_similarity
 from .crowd import Crowd, companions, settle
 from .scorer import ContextScorer, GraphSettings
+from ..training.loop import CheckpointKeeper, check_finite, descend, train_epochs
 
 # %% ../../nbs/08_graph/04_learning.ipynb #85b3570b
 @dataclass(frozen=True, eq=False)
@@ -120,9 +121,9 @@ def batch_loss(scorer: ContextScorer, crowd: Crowd, probes: Tensor, targets: Ten
 CLIP = 1.0  # largest norm of the gradient
 
 
-def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, ids: Tensor,
-                 seed: int) -> tuple[ContextScorer, list[dict]]:
-    """A scorer learned from a crowd with identities `ids` (N,), and its log, a row an epoch.
+def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, ids: Tensor, seed: int,
+                 checkpoint: Path | None = None) -> tuple[ContextScorer, list[dict]]:
+    """A scorer learned from a crowd with identities `ids` (N,), and its log, a row an epoch; goes on from `checkpoint`.
 
     Raises `UserError` as `find_pairs`, and when the loss is not finite.
     """
@@ -131,19 +132,20 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
     scorer = ContextScorer(settings, attention, crowd.features.shape[2]).to(crowd.features.device)
     drawn = draw_targets(pairs, crowd, ids, torch.arange(len(pairs.probes)), settings.negatives, torch_generator(seed, "alone"))
     calibrate(scorer, crowd, *target_pairs(pairs.probes, *drawn))
-    optimiser, log = torch.optim.SGD(scorer.graph.parameters(), lr=settings.learning_rate), []
-    for epoch in progress(range(settings.epochs), "context graph"):
+    optimiser = torch.optim.SGD(scorer.graph.parameters(), lr=settings.learning_rate)
+
+    def one_epoch(position):
+        epoch = position["epoch"]
         generator, total, steps = torch_generator(seed, "pairs", epoch), {}, 0
         optimiser.param_groups[0]["lr"] = settings.learning_rate * 0.5 ** (epoch >= settings.halve_epoch)
         for some in torch.randperm(len(pairs.probes), generator=generator).split(settings.batch_size):
             targets, counted = draw_targets(pairs, crowd, ids, some, settings.negatives, generator)
             losses = batch_loss(scorer, crowd, pairs.probes[some.to(targets.device)], targets, counted, generator)
-            optimiser.zero_grad()
-            losses["graph"].backward()
-            nn.utils.clip_grad_norm_(scorer.graph.parameters(), CLIP)
-            optimiser.step()
+            descend(losses["graph"], optimiser, clip=CLIP, clipped=scorer.graph)
             total, steps = {name: total.get(name, 0) + float(value.detach()) for name, value in losses.items()}, steps + 1
-        log.append({"epoch": epoch, **{name: value / steps for name, value in total.items()}})
-        if not np.isfinite(log[-1]["graph"]):
-            raise UserError(f"the context graph's loss became {log[-1]['graph']} in epoch {epoch}: lower its learning rate")
+        check_finite({"graph": torch.tensor(total["graph"])}, f"in epoch {epoch} of the context graph")
+        return {name: value / steps for name, value in total.items()}
+
+    keeper = CheckpointKeeper(checkpoint, settings, graph=scorer.graph, optimiser=optimiser)
+    log = train_epochs(settings.epochs, one_epoch, keeper, "context graph: ")
     return scorer.eval(), log

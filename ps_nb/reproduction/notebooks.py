@@ -201,7 +201,7 @@ def reproduce(
         if done:
             print(f"{key}/{notebook.stem}: there already", flush=True)
     wanted = [each for each, done in zip(planned, there) if not done]
-    if cluster is None:
+    if cluster is None or not wanted:  # a cluster takes seconds to start
         ended = ((number, *run_experiment(*each)) for number, each in enumerate(wanted))
     else:
         ended = on_cluster(wanted, cluster)

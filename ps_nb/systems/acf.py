@@ -6,7 +6,6 @@
 __all__ = ['held_out_precision', 'acf_training', 'AcfRun', 'trained_acf', 'acf_detections']
 
 # %% ../../nbs/12_systems/05_acf.ipynb #0587d65e
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +14,13 @@ import torch
 
 from ..baselines.acf import AcfDetector, AcfTraining, Window, detect_acf, detect_scenes, load_detector, save_detector
 from ..baselines.acf import train_acf
-from ..core import fingerprint, locked, read_json, write_json
-from ..data.scenes import Detections, Scene, SearchSet, load_detections
-from ..devices import peak_memory_mb
+from ..core import fingerprint
+from ..data.scenes import Detections, Scene, SearchSet
 from ..evaluation.detection import evaluate_detection
 from ..evaluation.settings import EvaluationSettings
 from .recipes import check_profile, recipe_to_json
-from .runs import device_name, runs_folder
+from .runs import device_name, kept_detections, runs_folder
+from ..training.once import made_once
 
 # %% ../../nbs/12_systems/05_acf.ipynb #d7a98e06
 def held_out_precision(scenes: list[Scene], training: AcfTraining, overlap: float = 0.4, seed: int = 0) -> float:
@@ -57,23 +56,17 @@ def trained_acf(data: SearchSet, profile: str, seed: int = 0) -> AcfRun:
     seen = replace(data, gallery=[], protocols={}).fingerprint()
     identity = {"recipe": recipe_to_json(recipe), "data": seen, "data_name": data.name, "seed": seed, "weights": None}
     folder = runs_folder() / f"acf-{fingerprint(identity)}"
-    with locked(folder):
-        if not (folder / "run.json").exists():
-            print(f"training acf on {data.name}, seed {seed}: {len(recipe.rounds)} rounds, into {folder.name}")
-            started = time.monotonic()
-            save_detector(train_acf(data.train, recipe, seed, folder), folder / "detector.npz")
-            write_json(folder / "run.json", identity | {
-                "device": device_name(torch.device("cpu")), "seconds": time.monotonic() - started,
-                "peak_memory_mb": peak_memory_mb()})
-            for path in [*folder.glob("background-*.npy"), *folder.glob("round-*.npz")]:
-                path.unlink()
-    return AcfRun(folder, recipe, load_detector(folder / "detector.npz"), read_json(folder / "run.json"))
+
+    def make():
+        return partial(save_detector, train_acf(data.train, recipe, seed, folder)), {"device": device_name(torch.device("cpu"))}
+
+    announcement = f"training acf on {data.name}, seed {seed}: {len(recipe.rounds)} rounds, into {folder.name}"
+    return made_once(folder / "detector.npz", identity, make,
+                     lambda facts: AcfRun(folder, recipe, load_detector(folder / "detector.npz"), facts), announcement,
+                     unfinished=("background-*.npy", "round-*.npz"))
 
 
 def acf_detections(run: AcfRun, data: SearchSet) -> Detections:
     "Everybody the detector finds in the gallery of `data`, kept beside it; no features (N, 0): `describe_detections` adds them."
     path = run.folder / f"detections-{data.fingerprint()}.npz"
-    with locked(run.folder):
-        if not path.exists():
-            detect_scenes(data.gallery, partial(detect_acf, detector=run.detector)).save(path)
-    return load_detections(path, [scene.name for scene in data.gallery])
+    return kept_detections(path, data, lambda: detect_scenes(data.gallery, partial(detect_acf, detector=run.detector)))

@@ -131,12 +131,15 @@ def look_alike(person: Person, generator: np.random.Generator, details: int) -> 
     return replace(person, **changed)
 
 # %% ../../nbs/03_twin/03_people.ipynb #36d92eb9
-def person(number: int, families: int, details: int, seed: int) -> Person:
-    "Person `number` of a world whose people dress in `families` fashions; people of one fashion differ in `details`."
+def person(number: int, fashions: int, details: int, seed: int) -> Person:
+    """Person `number` of a world whose people dress in `fashions` fashions; people of one fashion differ in `details` groups
+    of `DETAILS`. With 0 fashions everybody chooses an outfit of their own.
+    """
     generator = numpy_generator(seed, "person", number)
-    family = int(generator.integers(families))
-    base = random_person(numpy_generator(seed, "fashion", family))
-    return look_alike(base, generator, details)
+    if fashions == 0:
+        return random_person(generator)
+    fashion = int(generator.integers(fashions))
+    return look_alike(random_person(numpy_generator(seed, "fashion", fashion)), generator, details)
 
 # %% ../../nbs/03_twin/03_people.ipynb #2a373150
 class Body:

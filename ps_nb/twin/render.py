@@ -26,19 +26,25 @@ from ..data.prw import read_prw, standard_protocol, write_prw
 from ..data.scenes import Protocol, Query, Scene, SearchSet
 from ..devices import available_cores
 from .pictures import draw_scene
-from .plans import CUHK_SIZES, CUHK_WORLD, PRW_SIZES, PRW_WORLD, ScenePlan, World, WorldSize, plan_fixed_cameras
-from .plans import plan_hand_held
+from .plans import CUHK_SIZES, CUHK_WORLDS, PRESENT, PRW_SIZES, PRW_WORLDS, ScenePlan, World, WorldSize
+from .plans import plan_fixed_cameras, plan_hand_held
 
 # %% ../../nbs/03_twin/07_render.ipynb #6b393fa7
 TWINS = ("cuhk-twin", "prw-twin")
 DRAWING = 1  # raised whenever the same parameters would draw other pictures
 
 
-def twin_parameters(name: str, size: str | WorldSize) -> tuple[World, WorldSize]:
-    "The frozen parameters and the size of a twin. Raises `UserError` on an unknown twin or size, or an impossible one."
+def twin_parameters(name: str, size: str | WorldSize, version: int = PRESENT) -> tuple[World, WorldSize]:
+    """The frozen parameters, of a version of the world, and the size of a twin.
+
+    Raises `UserError` on an unknown twin, version or size, or an impossible one.
+    """
     if name not in TWINS:
         raise UserError(f"unknown twin {name!r}: choose one of {', '.join(TWINS)}")
-    world, sizes = (CUHK_WORLD, CUHK_SIZES) if name == "cuhk-twin" else (PRW_WORLD, PRW_SIZES)
+    worlds, sizes = (CUHK_WORLDS, CUHK_SIZES) if name == "cuhk-twin" else (PRW_WORLDS, PRW_SIZES)
+    if version not in worlds:
+        raise UserError(f"{name} has no world {version!r}: choose one of {', '.join(map(str, worlds))}")
+    world = worlds[version]
     if isinstance(size, str) and size not in sizes:
         raise UserError(f"{name} has no size {size!r}: choose one of {', '.join(sizes)}")
     size = sizes[size] if isinstance(size, str) else size
@@ -221,14 +227,15 @@ def render_twin(
     size: str | WorldSize = "small",  # smoke, small, full, or numbers of one's own
     seed: int = 0,
     workers: int = 1,  # processes that draw; the pictures are the same whatever their number
+    version: int = PRESENT,  # of the world
 ) -> SearchSet:
     """The twin at `root`, drawn if it is not there yet, and read as the official data set is.
 
-    Raises `UserError` for an unknown twin or size, a folder that holds something else, a damaged twin or one of other
+    Raises `UserError` for an unknown twin, version or size, a folder that holds something else, a damaged twin or one of other
     parameters, and when a file cannot be written. An interrupted render is continued.
     """
     root = Path(root)
-    world, size = twin_parameters(name, size)
+    world, size = twin_parameters(name, size, version)
     parameters = describe(name, world, size, seed)
     with locked(root):
         if not (root / "twin.json").exists():
