@@ -346,7 +346,6 @@ NUMBERED = {  # equations, algorithms, figures and tables that each paper prints
     "e2e": (0, 0, 7, 3), "ctxg": (4, 0, 6, 5), "cgps": (6, 1, 5, 6), "rsiam": (4, 1, 4, 4), "cucps": (7, 0, 8, 3),
 }
 SILENT = {"e2e": {"training.loop.train_step: sum"}}  # functions whose docstring does not say so yet: what they compute
-PAGES = ["cucps", "e2e", "cgps"]  # that go through their paper section by section
 
 
 def sections(path):
@@ -418,7 +417,7 @@ def test_the_index_leads_to_equations_functions_and_experiments(key):
     assert silent == SILENT.get(key, set()), "a docstring says which equation its function computes"
 
 
-@pytest.mark.parametrize("key", PAGES)
+@pytest.mark.parametrize("key", INDEX)
 def test_a_page_goes_through_its_paper(key):
     path, paper = ROOT / "nbs" / "papers" / f"{key}.ipynb", INDEX[key]
     page = sections(path)
