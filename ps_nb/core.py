@@ -189,7 +189,7 @@ def write_checked(path: str | Path, content: bytes | memoryview) -> None:
     "Write `content` to `path`, whole or not at all, and its SHA-256 beside it, in `path`.sha256."
     path = Path(path)
     before = [file_checksum(path)] if path.exists() else []  # a kill between the two files leaves the old one and its checksum
-    write_text(f"{path}.sha256", "\n".join([*before, hashlib.sha256(content).hexdigest(), ""]))
+    write_text(f"{path}.sha256", "\n".join([*dict.fromkeys([*before, hashlib.sha256(content).hexdigest()]), ""]))
     write_bytes(path, content)
 
 
@@ -202,7 +202,7 @@ def check_bytes(path: str | Path) -> None:
 
 def remove_checked(path: str | Path) -> None:
     "Delete what `write_checked` wrote to `path`, if it is there."
-    for each in (Path(path), Path(f"{path}.sha256")):
+    for each in (Path(f"{path}.sha256"), Path(path)):  # a kill between the two leaves what is found and deleted again
         if each.exists():  # or a read-only file system would refuse to delete even what is not there
             each.unlink(missing_ok=True)
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['Detect', 'smoothed', 'feature_channels', 'Window', 'Pyramid', 'channel_pyramid', 'person_windows', 'unit_scores',
-           'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'save_detector', 'load_detector',
-           'background_windows', 'mine_background', 'AcfTraining', 'kept_background', 'train_acf', 'detect_scenes',
-           'detect_hog']
+           'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'save_detector', 'read_detector',
+           'load_detector', 'background_windows', 'mine_background', 'AcfTraining', 'kept_background', 'remove_rounds',
+           'train_acf', 'detect_scenes', 'detect_hog']
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #b1c13f3c
-import zipfile
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -21,8 +21,8 @@ import torch
 from torchvision.ops import nms
 
 from .boosting import Trees, boost, cascade_scores, rejection_threshold
-from .describe import describe_boxes, map_images, sample_boxes
-from ..core import UserError, atomic_path, derived_seed, numpy_generator
+from .describe import describe_boxes, load_array, map_images, sample_boxes, save_array
+from ..core import UserError, check_bytes, derived_seed, numpy_generator, remove_checked, write_checked
 from ..data.scenes import Detections, Scene
 from ..evaluation.metrics import box_overlap
 
@@ -196,22 +196,40 @@ def detect_acf(
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #cd7a95ef
 def save_detector(detector: AcfDetector, path: str | Path) -> None:
-    "Write the detector as one `.npz`, whole or not at all."
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.savez(stream, features=detector.trees.features, thresholds=detector.trees.thresholds, answers=detector.trees.answers,
-                 window=astuple(detector.window), numbers=[detector.rejection, detector.aspect, detector.smallest])
+    "Write the detector as one `.npz`, by `write_checked`."
+    stream = BytesIO()
+    np.savez(stream, features=detector.trees.features, thresholds=detector.trees.thresholds, answers=detector.trees.answers,
+             window=astuple(detector.window), numbers=[detector.rejection, detector.aspect, detector.smallest])
+    write_checked(path, stream.getbuffer())
+
+
+def read_detector(stored: dict[str, np.ndarray]) -> AcfDetector:
+    "The detector that `save_detector` wrote. Raises `ValueError` where the arrays are not of its kinds, shapes and ranges."
+    features, thresholds, answers, window, numbers = (
+        stored[name] for name in ("features", "thresholds", "answers", "window", "numbers"))
+    rejection, aspect, smallest = numbers.tolist()
+    window = Window(*window.tolist())
+    trees = Trees(features, thresholds, answers)
+    kinds = "".join(each.dtype.kind for each in (features, thresholds, answers, stored["window"], numbers))
+    shapes = features.shape == thresholds.shape == (len(trees), 3) and answers.shape == (len(trees), 4)
+    if not (kinds == "iffif" and shapes and ((features >= 0) & (features < window.features)).all()
+            and np.isfinite(thresholds).all() and np.isfinite(answers).all() and rejection < np.inf
+            and 0 < aspect < np.inf and 0 < smallest < np.inf):
+        raise ValueError("its arrays do not fit together")
+    return AcfDetector(trees, rejection, window, aspect, smallest)
 
 
 def load_detector(path: str | Path) -> AcfDetector:
-    "The detector saved at `path`. Raises `UserError` when the file is missing or something else."
+    "The detector saved at `path`. Raises `UserError` when the file is missing, damaged or something else."
+    if not Path(path).exists():
+        raise UserError(f"no such file: {path}: train a detector first")
+    check_bytes(path)
     try:
         with np.load(path, allow_pickle=False) as stored:
-            trees = Trees(stored["features"], stored["thresholds"], stored["answers"])
-            rejection, aspect, smallest = stored["numbers"].tolist()
-            return AcfDetector(trees, rejection, Window(*stored["window"].tolist()), aspect, smallest)
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}: train a detector first") from None
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            return read_detector(stored)
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds, by where the file ends
         raise UserError(f"{path} is not a saved detector ({error}): train it again") from None
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #299619c8
@@ -267,10 +285,14 @@ class AcfTraining:
 def kept_background(path: Path, mine: Callable[[], np.ndarray]) -> np.ndarray:
     "The array at `path`, or, where there is no such file, the one that `mine` gives, which is then written there."
     if not path.exists():
-        windows = mine()
-        with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, windows)
-    return np.load(path)
+        save_array(path, mine())
+    return load_array(path)
+
+
+def remove_rounds(folder: str | Path) -> None:
+    "Delete what `train_acf` keeps in `folder` of its rounds, once the detector is saved."
+    for path in sorted([*Path(folder).glob("background-*.npy"), *Path(folder).glob("round-*.npz")]):
+        remove_checked(path)
 
 
 def train_acf(

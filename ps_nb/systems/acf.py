@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..baselines.acf import AcfDetector, AcfTraining, Window, detect_acf, detect_scenes, load_detector, save_detector
-from ..baselines.acf import train_acf
+from ..baselines.acf import remove_rounds, train_acf
 from ..core import fingerprint, locked, read_json, write_json
 from ..data.scenes import Detections, Scene, SearchSet, load_detections
 from ..devices import peak_memory_mb
@@ -65,8 +65,7 @@ def trained_acf(data: SearchSet, profile: str, seed: int = 0) -> AcfRun:
             write_json(folder / "run.json", identity | {
                 "device": device_name(torch.device("cpu")), "seconds": time.monotonic() - started,
                 "peak_memory_mb": peak_memory_mb()})
-            for path in [*folder.glob("background-*.npy"), *folder.glob("round-*.npz")]:
-                path.unlink()
+        remove_rounds(folder)  # also those that a kill left beside a finished run
     return AcfRun(folder, recipe, load_detector(folder / "detector.npz"), read_json(folder / "run.json"))
 
 

@@ -206,12 +206,13 @@ def render_twin(
     root = Path(root)
     world, size = twin_parameters(name, size)
     parameters = describe(name, world, size, seed)
-    with locked(root):
-        if not (root / "twin.json").exists():
-            draw_twin(name, root, world, size, seed, workers, parameters)
-        elif read_truth(root)["parameters"] != parameters:
-            raise UserError(f"{root} holds a twin of other parameters (see its twin.json): choose another folder or delete it")
-        shutil.rmtree(root / "unfinished", ignore_errors=True)  # of a render that was killed at the very end
+    if not (root / "twin.json").exists():  # it is written last: a finished twin is read without a lock, which writes
+        with locked(root):
+            if not (root / "twin.json").exists():
+                draw_twin(name, root, world, size, seed, workers, parameters)
+    if read_truth(root)["parameters"] != parameters:
+        raise UserError(f"{root} holds a twin of other parameters (see its twin.json): choose another folder or delete it")
+    shutil.rmtree(root / "unfinished", ignore_errors=True)  # also of a render that was killed at the very end
     try:
         return replace(read_prw(root) if world.cameras else read_cuhk_sysu(root), name=name)
     except UserError as error:
@@ -245,11 +246,11 @@ def draw_twin(name: str, root: Path, world: World, size: WorldSize, seed: int, w
 
 # %% ../../nbs/03_twin/07_render.ipynb #50bf8a89
 def prepare_folder(root: Path, unfinished: Path, images: Path, parameters: dict) -> None:
-    "Make the folders of a new twin, or check that the unfinished one at `root` is the same twin."
+    "Make the folders of a new set of pictures, or check that the unfinished one at `root` is of the same `parameters`."
     if not (unfinished / "parameters.json").exists():
         others = sorted(path.name for path in root.iterdir() if path.name not in (".lock", "unfinished"))
         if others:
-            raise UserError(f"{root} is not empty (it holds {others[0]}) and is no twin: choose another folder")
+            raise UserError(f"{root} is not empty (it holds {others[0]}) and is no unfinished render: choose another folder")
         write_json(unfinished / "parameters.json", parameters)
     elif read_json(unfinished / "parameters.json") != parameters:
         raise UserError(f"{root} holds an unfinished twin of other parameters: delete it or choose another folder")

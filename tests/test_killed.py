@@ -1,0 +1,170 @@
+"""A stage that was killed at a file that it writes or deletes, and is started again, ends with the files of one that was not."""
+
+import os
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ps_nb.baselines.colours import colour_histogram
+from ps_nb.baselines.describe import describe_boxes
+from ps_nb.core import UNFINISHED, read_json
+from ps_nb.search import index
+from ps_nb.search.index import index_images
+from ps_nb.systems.acf import acf_detections, trained_acf
+from ps_nb.systems.graph_stage import context_graph, trained_scorer
+from ps_nb.systems.recipes import ctxg
+from ps_nb.systems.runs import object_training, runs_folder, trained
+from ps_nb.systems.two_step import trained_on_crops, two_step
+from ps_nb.training.crops import CropTraining
+from ps_nb.training.starting_weights import object_weights
+from ps_nb.twin.everyday import everyday_scenes
+from ps_nb.twin.plans import WorldSize
+from ps_nb.twin.render import render_twin
+
+LINKED = partial(shutil.copytree, copy_function=os.link)  # files are replaced and never changed, so links are copies
+
+
+@contextmanager
+def kills(monkeypatch, folder: Path, left: list[Path]):
+    """Within the block, what a kill leaves of `folder` is put beside it, and into `left`: one folder for each file that is
+    about to be put into its place or to be deleted, named by its number and that file.
+    """
+    change = {name: getattr(os, name) for name in ("replace", "unlink")}
+
+    def watched(name, *paths, **options):
+        path = Path(paths[-1])
+        if ("dir_fd" in options or folder in path.parents) and not path.name.startswith(UNFINISHED):  # dir_fd: of a whole folder
+            left.append(folder.with_name(f"{len(left):03d} {name} {path.name}"))
+            LINKED(folder, left[-1])
+        return change[name](*paths, **options)
+
+    with monkeypatch.context() as patch:
+        for name in change:
+            patch.setattr(os, name, partial(watched, name))
+        yield
+
+
+def contents(folder: Path) -> dict:
+    "Every file below `folder`, without what tells the time or the memory used."
+    found = {}
+    for path in (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
+        value = read_json(path) if path.suffix == ".json" else path.read_bytes()
+        if isinstance(value, dict):
+            value = {name: each for name, each in value.items() if name not in ("seconds", "peak_memory_mb")}
+        found[str(path.relative_to(folder))] = value
+    return found
+
+
+def check_kills(monkeypatch, tmp_path: Path, work, wanted=lambda moment: True, start: Path | None = None) -> list[str]:
+    """Do `work` in a folder, then finish what a kill at each of the `wanted` moments left of it, and compare all files.
+
+    `start` holds what is there before. Returns the moments, such as "003 replace checkpoint.pt".
+    """
+    tmp_path.mkdir(exist_ok=True)
+    whole = tmp_path / "whole"
+    LINKED(start, whole) if start else whole.mkdir()
+    left = []
+    with kills(monkeypatch, whole, left):
+        work(whole)
+    expected, moments = contents(whole), [path for path in left if wanted(path.name)]
+    for moment in moments:
+        work(moment)
+        found = contents(moment)
+        assert found.keys() == expected.keys(), (moment.name, found.keys() ^ expected.keys())
+        assert not [name for name in expected if found[name] != expected[name]], moment.name
+    return [moment.name for moment in moments]
+
+
+def drawn(moment: str) -> bool:
+    "One picture in nine, and everything else."
+    return not moment.endswith("jpg") or int(moment[:3]) % 9 == 0
+
+
+def test_renders(tmp_path, monkeypatch):
+    size = WorldSize(6, 4, 4, 3, 48, 36, 12, (2,))
+    twin = check_kills(monkeypatch, tmp_path / "twin", partial(render_twin, "cuhk-twin", size=size), drawn)
+    assert {"parameters.json", "000000.json", "Images.mat", "twin.json"} <= {moment.split()[2] for moment in twin}
+    monkeypatch.setitem(everyday_scenes.__globals__["EVERYDAY_SIZES"], "smoke", replace(size, train_scenes=3))
+    everyday = check_kills(monkeypatch, tmp_path / "everyday", partial(everyday_scenes, size="smoke"), drawn)
+    assert "train.json" in {moment.split()[2] for moment in everyday}
+
+
+def test_index(tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "PART_IMAGES", 2)
+    (tmp_path / "photographs").mkdir()
+    for number in range(5):
+        Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(tmp_path / "photographs" / f"{number}.png")
+
+    def detect(image):
+        return np.array([[0, 0, 4, 8]]), np.ones(1), np.array([[1.0, image[0, 0, 0]]])
+
+    work = lambda folder: index_images([tmp_path / "photographs"], detect, "toy", folder)  # noqa: E731
+    moments = check_kills(monkeypatch, tmp_path / "folders", lambda folder: work(folder / "index"))
+    assert [moment.split()[2] for moment in moments] == [
+        "index.json", *["part-00000.npz", "index.json", "part-00001.npz", "index.json", "part-00002.npz", "index.json"],
+        "index.json"]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    "Scenes to train on, and a folder of runs in which the starting weights are."
+    data = render_twin("cuhk-twin", tmp_path_factory.mktemp("data") / "twin", "smoke")
+    runs = tmp_path_factory.mktemp("start")
+    object_weights(object_training("resnet18", "smoke"), runs / "weights", "cpu")
+    return replace(data, train=data.train[:6], gallery=data.gallery[:3], protocols={}), runs
+
+
+def in_runs(monkeypatch, work):
+    "`work()` in the folder of runs that it is given."
+    def there(folder):
+        monkeypatch.setenv("PS_NB_RUNS", str(folder))
+        return work()
+
+    return there
+
+
+def test_descriptions_and_acf(start, tmp_path, monkeypatch):
+    data, _ = start
+    moments = check_kills(monkeypatch, tmp_path, in_runs(monkeypatch, lambda: (
+        describe_boxes(data.gallery, [scene.boxes for scene in data.gallery], colour_histogram, runs_folder() / "kept"),
+        acf_detections(trained_acf(data, "smoke"), data))), lambda moment: not moment.endswith("sha256"))
+    names = [moment.partition(" ")[2] for moment in moments]
+    rounds = ["background-0.npy", "background-1.npy", "round-0.npz", "round-1.npz"]
+    assert [name.split()[1] for name in names if name.startswith("unlink")] == rounds
+    assert len(names) == 1 + 4 + 2 + 4 + 1  # a description, two rounds, detector and run.json, what is deleted, detections
+
+
+def numbered(*numbers: int):
+    "The moments that have one of `numbers`."
+    return lambda moment: int(moment[:3]) in numbers
+
+
+def test_searchers_and_graphs(start, tmp_path, monkeypatch):
+    data, runs = start
+    crops = CropTraining(64, 32, epochs=2, batch_size=16, learning_rate=0.05, drop_epochs=(), queue_size=8)
+    recipe = ctxg("smoke")
+    recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=2), objective=replace(recipe.objective, crops=crops))
+
+    def work():
+        trained_scorer(trained(recipe, data, "smoke", device="cpu"), data, context_graph("smoke"))
+
+    moments = check_kills(monkeypatch, tmp_path, in_runs(monkeypatch, work), numbered(2, 8, 11, 15, 20), start=runs)
+    assert [moment[4:].partition("-")[0] for moment in moments] == [
+        "replace checkpoint.pt.sha256",  # the first of crops is there
+        "unlink checkpoint.pt",  # of crops that are finished
+        "replace checkpoint.pt.sha256",  # the first of scenes is there
+        "replace run.json", "replace graph"]  # weights without it
+
+
+@pytest.mark.parametrize("method, numbers", [("spcl", (2, 6)), ("mmt", (2,))])  # sbl keeps a part of what spcl keeps
+def test_two_steps(method, numbers, start, tmp_path, monkeypatch):
+    data, runs = start
+    work = in_runs(monkeypatch, partial(trained_on_crops, two_step(method, "smoke"), data, "smoke", device="cpu"))
+    moments = check_kills(monkeypatch, tmp_path, work, numbered(*numbers), start=runs)
+    assert [moment.split()[2] for moment in moments] == ["checkpoint.pt.sha256", "run.json"][: len(numbers)]
