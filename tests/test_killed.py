@@ -61,10 +61,10 @@ def contents(folder: Path) -> dict:
     return found
 
 
-def check_kills(monkeypatch, tmp_path: Path, work, wanted=lambda moment: True, start: Path | None = None) -> list[str]:
+def check_kills(monkeypatch, tmp_path: Path, work, wanted=lambda moments: moments, start: Path | None = None) -> list[str]:
     """Do `work` in a folder, then finish what a kill at each of the `wanted` moments left of it, and compare all files.
 
-    `start` holds what is there before. Returns the moments, such as "003 replace checkpoint.pt".
+    `start` holds what is there before. Returns those moments, such as "replace checkpoint.pt".
     """
     tmp_path.mkdir(exist_ok=True)
     whole = tmp_path / "whole"
@@ -72,27 +72,33 @@ def check_kills(monkeypatch, tmp_path: Path, work, wanted=lambda moment: True, s
     left = []
     with kills(monkeypatch, whole, left):
         work(whole)
-    expected, moments = contents(whole), [path for path in left if wanted(path.name)]
+    expected, names = contents(whole), wanted([path.name for path in left])
+    moments = [path for path in left if path.name in names]
     for moment in moments:
         work(moment)
         found = contents(moment)
         assert found.keys() == expected.keys(), (moment.name, found.keys() ^ expected.keys())
         assert not [name for name in expected if found[name] != expected[name]], moment.name
-    return [moment.name for moment in moments]
+    return [moment.name[4:] for moment in moments]
 
 
-def drawn(moment: str) -> bool:
+def drawn(moments: list[str]) -> list[str]:
     "One picture in nine, and everything else."
-    return not moment.endswith("jpg") or int(moment[:3]) % 9 == 0
+    return [moment for moment in moments if not moment.endswith("jpg") or int(moment[:3]) % 9 == 0]
+
+
+def chosen(*wanted: tuple[int, str]):
+    "Of the moments that begin with a text, number so and so, counted from 0 or, with -1, from the end."
+    return lambda moments: [[each for each in moments if each[4:].startswith(text)][number] for number, text in wanted]
 
 
 def test_renders(tmp_path, monkeypatch):
     size = WorldSize(6, 4, 4, 3, 48, 36, 12, (2,))
     twin = check_kills(monkeypatch, tmp_path / "twin", partial(render_twin, "cuhk-twin", size=size), drawn)
-    assert {"parameters.json", "000000.json", "Images.mat", "twin.json"} <= {moment.split()[2] for moment in twin}
+    assert {"parameters.json", "000000.json", "Images.mat", "twin.json"} <= {moment.split()[1] for moment in twin}
     monkeypatch.setitem(everyday_scenes.__globals__["EVERYDAY_SIZES"], "smoke", replace(size, train_scenes=3))
     everyday = check_kills(monkeypatch, tmp_path / "everyday", partial(everyday_scenes, size="smoke"), drawn)
-    assert "train.json" in {moment.split()[2] for moment in everyday}
+    assert "train.json" in {moment.split()[1] for moment in everyday}
 
 
 def test_index(tmp_path, monkeypatch):
@@ -106,7 +112,7 @@ def test_index(tmp_path, monkeypatch):
 
     work = lambda folder: index_images([tmp_path / "photographs"], detect, "toy", folder)  # noqa: E731
     moments = check_kills(monkeypatch, tmp_path / "folders", lambda folder: work(folder / "index"))
-    assert [moment.split()[2] for moment in moments] == [
+    assert [moment.split()[1] for moment in moments] == [
         "index.json", *["part-00000.npz", "index.json", "part-00001.npz", "index.json", "part-00002.npz", "index.json"],
         "index.json"]
 
@@ -133,16 +139,11 @@ def test_descriptions_and_acf(start, tmp_path, monkeypatch):
     data, _ = start
     moments = check_kills(monkeypatch, tmp_path, in_runs(monkeypatch, lambda: (
         describe_boxes(data.gallery, [scene.boxes for scene in data.gallery], colour_histogram, runs_folder() / "kept"),
-        acf_detections(trained_acf(data, "smoke"), data))), lambda moment: not moment.endswith("sha256"))
-    names = [moment.partition(" ")[2] for moment in moments]
+        acf_detections(trained_acf(data, "smoke"), data))),
+        lambda moments: [moment for moment in moments if not moment.endswith("sha256")])
     rounds = ["background-0.npy", "background-1.npy", "round-0.npz", "round-1.npz"]
-    assert [name.split()[1] for name in names if name.startswith("unlink")] == rounds
-    assert len(names) == 1 + 4 + 2 + 4 + 1  # a description, two rounds, detector and run.json, what is deleted, detections
-
-
-def numbered(*numbers: int):
-    "The moments that have one of `numbers`."
-    return lambda moment: int(moment[:3]) in numbers
+    assert sorted(moment.split()[1] for moment in moments if moment.startswith("unlink")) == rounds
+    assert len(moments) == 1 + 4 + 2 + 4 + 1  # a description, two rounds, detector and run.json, what is deleted, detections
 
 
 def test_searchers_and_graphs(start, tmp_path, monkeypatch):
@@ -154,17 +155,15 @@ def test_searchers_and_graphs(start, tmp_path, monkeypatch):
     def work():
         trained_scorer(trained(recipe, data, "smoke", device="cpu"), data, context_graph("smoke"))
 
-    moments = check_kills(monkeypatch, tmp_path, in_runs(monkeypatch, work), numbered(2, 8, 11, 15, 20), start=runs)
-    assert [moment[4:].partition("-")[0] for moment in moments] == [
-        "replace checkpoint.pt.sha256",  # the first of crops is there
-        "unlink checkpoint.pt",  # of crops that are finished
-        "replace checkpoint.pt.sha256",  # the first of scenes is there
-        "replace run.json", "replace graph"]  # weights without it
+    check_kills(monkeypatch, tmp_path, in_runs(monkeypatch, work), chosen(
+        (1, "replace checkpoint.pt.sha256"),  # the first checkpoint of crops is there
+        (0, "unlink checkpoint.pt"),  # crops are finished
+        (3, "replace checkpoint.pt.sha256"),  # the first of scenes is there
+        (-1, "replace run.json"), (-1, "replace graph")), start=runs)  # weights are there, and not what describes them
 
 
 def test_two_steps(start, tmp_path, monkeypatch):  # sbl keeps a part of what spcl keeps, and mmt networks more of the same kind
     data, runs = start
     settings = replace(two_step("spcl", "smoke"), height=32, width=16, feature_size=8, steps=1)
     work = in_runs(monkeypatch, partial(trained_on_crops, settings, data, "smoke", device="cpu"))
-    moments = check_kills(monkeypatch, tmp_path, work, numbered(2, 6), start=runs)
-    assert [moment.split()[2] for moment in moments] == ["checkpoint.pt.sha256", "run.json"]
+    check_kills(monkeypatch, tmp_path, work, chosen((1, "replace checkpoint.pt.sha256"), (-1, "replace run.json")), start=runs)
