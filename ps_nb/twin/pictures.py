@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['OUTDOORS', 'THINGS', 'Thing', 'draw_thing', 'statue', 'pick_stone', 'paint_car', 'paint_bench', 'paint_rack',
            'paint_plant', 'paint_post', 'draw_shadow', 'DrawnScene', 'wide_backdrop', 'stand_things', 'fixed_things',
-           'draw_figures', 'draw_scene', 'view_of', 'hide', 'outline_box', 'widened', 'camera_exposure']
+           'draw_figures', 'draw_scene', 'view_of', 'hide', 'outline_box', 'widened', 'camera_exposure', 'draw_batch']
 
 # %% ../../nbs/03_twin/06_pictures.ipynb #97a23858
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..core import UserError, numpy_generator
+from ..core import UserError, fingerprint, numpy_generator, write_bytes
 from .painting import COLOURS, Exposure, Fabric, composite, ellipse, expose, light_figure, muted, paint
 from .painting import random_exposure, shaded, shrink
 from .people import Pose, draw_person, person, pick, random_person
@@ -327,3 +328,19 @@ def camera_exposure(plan: ScenePlan, world: World, seed: int) -> Exposure:
     cast = tuple(a * b for a, b in zip(lasting.cast, moment.cast))
     return Exposure(lasting.gain * moment.gain, lasting.gamma * moment.gamma, cast, lasting.blur + moment.blur,
                     lasting.noise + moment.noise)
+
+# %% ../../nbs/03_twin/06_pictures.ipynb #363dc3d3
+def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) -> list[dict]:
+    "Draw some pictures into `folder`; returns the record of each. Raises `UserError` when one cannot be written."
+    records = []
+    for plan in plans:
+        drawn = draw_scene(plan, world, seed)
+        _, content = cv2.imencode(".jpg", cv2.cvtColor(drawn.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        write_bytes(folder / plan.name, content.tobytes())
+        there = plan.appearances
+        records.append(dict(
+            name=plan.name, picture=fingerprint(content.tobytes()), split=plan.split, camera=plan.camera, width=plan.width,
+            height=plan.height,
+            boxes=drawn.boxes.tolist(), hidden=drawn.hidden.tolist(), persons=[each.person for each in there],
+            groups=[each.group for each in there], labelled=[each.labelled for each in there]))
+    return records
