@@ -1,9 +1,9 @@
 """Procedural twins of CUHK-SYSU and PRW: people, places, plans and pictures."""
 
-from .plans import WorldSize
+from .plans import PRESENT, WorldSize
 
 __all__ = [
-    "TWINS", "WorldSize", "render_twin",
+    "PRESENT", "TWINS", "WorldSize", "render_twin", "twin_parameters",
 ]
 
 
