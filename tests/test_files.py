@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -149,9 +150,8 @@ def test_a_folder_of_two_users_and_one_that_can_only_be_read(tmp_path):
         with locked(tmp_path / name):  # by this user; the file .lock is not for others to write
             write_text(tmp_path / name / "file", "text")
         (tmp_path / name).chmod(mode)
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents[:2]:
-        os.chmod(parent, 0o755)
+    for closed in takewhile(lambda path: not path.stat().st_mode & 0o001, (tmp_path, *tmp_path.parents)):
+        closed.chmod(0o711)
     command = [sys.executable, "-c", AS_NOBODY, str(tmp_path / "shared"), str(tmp_path / "read only")]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
     first, second = done.stdout.splitlines()
