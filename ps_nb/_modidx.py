@@ -1058,6 +1058,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'ps_nb/reproduction/report.py'),
                                            'ps_nb.reproduction.report.claim_states': ( '13_reproduction/report.html#claim_states',
                                                                                        'ps_nb/reproduction/report.py'),
+                                           'ps_nb.reproduction.report.column_of': ( '13_reproduction/report.html#column_of',
+                                                                                    'ps_nb/reproduction/report.py'),
                                            'ps_nb.reproduction.report.matched_rows': ( '13_reproduction/report.html#matched_rows',
                                                                                        'ps_nb/reproduction/report.py'),
                                            'ps_nb.reproduction.report.read_results': ( '13_reproduction/report.html#read_results',

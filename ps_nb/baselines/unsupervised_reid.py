@@ -136,7 +136,7 @@ def reid_training(method: str, profile: str) -> ReidTraining:
         if method == "buc":
             return ReidTraining(method, epochs=20 + 2 * 15, first_epochs=20, merge_epochs=2, learning_rate=0.1)
         return ReidTraining(method, epochs=60, first_epochs=5, batch_size=128, learning_rate=0.1)
-    return ReidTraining(method, epochs=14 if profile == "small" else 1, first_epochs=4 if profile == "small" else 0)
+    return ReidTraining(method, epochs=1 if profile == "smoke" else 14, first_epochs=0 if profile == "smoke" else 4)
 
 # %% ../../nbs/11_baselines/08_unsupervised_reid.ipynb #84069e1f
 def class_means(features: Tensor, labels: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ..core import UserError, atomic_path, fingerprint, read_json, write_json, w
 from ..devices import choose_device, peak_memory_mb
 from ..systems.recipes import PROFILES, recipe_to_json
 from ..systems.runs import Run, device_name
+from ..twin.plans import PRESENT
 
 # %% ../../nbs/13_reproduction/01_results.ipynb #1d406c0e
 def checked_parameter(name: str, value, allowed: type | tuple | list):
@@ -266,6 +267,7 @@ def write_result(
         "key": key, "artefact": artefact, "title": about["title"], "profile": parameters.profile, "parameters": values,
         "seeds": parameters.seeds, "columns": list(table), "rows": table_records(table), "picture": picture, "claims": verdicts,
         "recipes": recipes or {}, "data": data or {}, "weights": weights,
+        "world": None if parameters.profile == "paper" else PRESENT,  # version of the twins
         "seconds": time.perf_counter() - parameters.started, "run_seconds": run_seconds, **provenance(device),
     }
     write_json(path, content)

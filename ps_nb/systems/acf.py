@@ -35,7 +35,7 @@ def acf_training(profile: str) -> AcfTraining:
     "How ACF is trained at `profile`."
     if check_profile(profile) == "smoke":
         return AcfTraining(Window(person=24, height=32, width=16), rounds=(8, 16), negatives=200)
-    if profile == "small":
+    if profile in ("small", "medium"):
         return AcfTraining(Window(person=56))
     return AcfTraining(rounds=(32, 128, 512, 2048), people=20_000, negatives=5000)
 

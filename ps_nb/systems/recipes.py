@@ -34,7 +34,7 @@ from ..training.part_matching import PartMatching, PartObjective
 from ..training.region_siamese import RegionSiamese, RegionSiameseObjective
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #e55f3c87
-PROFILES = ("smoke", "small", "full", "paper")
+PROFILES = ("smoke", "small", "medium", "full", "paper")
 
 
 def check_profile(profile: str) -> str:
@@ -198,7 +198,7 @@ SMALL_DETECTOR = DetectorSettings(
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
                          test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), feature_size=32)
 SMALL_SHARES = (("backbone.scene", 1.0), ("backbone.", 0.07), ("heads.feature.", 0.0035))
-SMALL_CROPS = CropTraining(96, 48, epochs=7, batch_size=48, learning_rate=0.1, drop_epochs=(5,), queue_size=600)
+SMALL_CROPS = CropTraining(96, 48, epochs=5, batch_size=48, learning_rate=0.1, drop_epochs=(4,), queue_size=1500)
 
 
 def oim(profile: str) -> Recipe:
@@ -209,11 +209,12 @@ def oim(profile: str) -> Recipe:
                       Matching(queue_size=5000, scale=10.0, empty_places="counted"),
                       weights="imagenet" if profile == "paper" else "objects",
                       spread=profile != "paper")
-    if profile == "small":
-        return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(360, 480),)), InputSize(360, 480),
-                      Schedule(epochs=9, batch_size=4, learning_rate=0.03, warm_up_steps=60, drop_epochs=(6,),
-                               shares=SMALL_SHARES),
-                      Matching(queue_size=600, scale=16.0, fill=True, share=0.5, crops=SMALL_CROPS))
+    if profile in ("small", "medium"):
+        schedule = Schedule(epochs=3, batch_size=4, learning_rate=0.03, warm_up_steps=60, drop_epochs=(2,), shares=SMALL_SHARES)
+        if profile == "medium":
+            schedule = replace(schedule, epochs=6, batch_size=16, learning_rate=0.06, drop_epochs=(4,))
+        return Recipe("oim", SMALL_DETECTOR, Augmentation((InputSize(360, 480),)), InputSize(360, 480), schedule,
+                      Matching(queue_size=1500, scale=16.0, fill=True, share=0.5, crops=SMALL_CROPS))
     return Recipe("oim", SMOKE_DETECTOR, Augmentation((InputSize(120, 160),)), InputSize(120, 160),
                   Schedule(epochs=2, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=()),
                   Matching(queue_size=16, scale=16.0))
@@ -262,11 +263,13 @@ def rsiam(profile: str) -> Recipe:
         return Recipe("rsiam", RepPointsSettings(), Augmentation((InputSize(800, 1333),)), InputSize(800, 1333), schedule,
                       RegionSiamese(), weights="imagenet" if profile == "paper" else "objects", spread=False)
     base = oim(profile)
-    size = InputSize(240, 400) if profile == "small" else base.test_size
+    size = InputSize(240, 400) if profile != "smoke" else base.test_size
     detector = RepPointsSettings(backbone=base.detector.backbone, frozen_groups=base.detector.frozen_groups,
                                  levels=3, channels=64, head_channels=16, tower=2, crop_size=(96, 32),
                                  feature_size=base.detector.feature_size)
-    schedule = replace(base.schedule, epochs=18, learning_rate=0.1, drop_epochs=(12, 16), shares=(("backbone.", 0.1),))
+    epochs = 2 * base.schedule.epochs
+    schedule = replace(base.schedule, epochs=epochs, learning_rate=0.1 if profile != "medium" else 0.2,
+                       drop_epochs=(2 * epochs // 3, 5 * epochs // 6), shares=(("backbone.", 0.1),))
     if profile == "smoke":
         detector = replace(detector, region_size=(6, 4), crop_size=(48, 32))
         schedule = replace(schedule, epochs=1, drop_epochs=())
@@ -313,7 +316,7 @@ def joint(profile: str) -> Recipe:
     if profile == "smoke":
         crops = CropTraining(64, 32, epochs=2, batch_size=8, learning_rate=0.01, drop_epochs=())
         return replace(base, name="joint", detector=detector, objective=Classification(sampled_classes=4, crops=crops))
-    size, crops = InputSize(480, 640), CropTraining(128, 64, epochs=24, batch_size=32, learning_rate=0.02, drop_epochs=(18,))
+    size, crops = InputSize(480, 640), CropTraining(128, 64, epochs=8, batch_size=32, learning_rate=0.02, drop_epochs=(6,))
     detector = replace(detector, stride=16, region_size=(8, 4), anchor_sizes=(56.0, 88.0, 136.0, 200.0), refined_features=False,
                        test_proposals=100)
     return replace(base, name="joint", detector=detector, augmentation=Augmentation((size,)), test_size=size,
@@ -356,4 +359,4 @@ def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
                             warm_up_steps=2802 if cuhk else 1426, drop_epochs=(20,) if cuhk else (14,))
         return Recipe("cucps", detector, Augmentation((size,)), size, schedule, Mining(),
                       weights="imagenet" if profile == "paper" else "objects", spread=profile != "paper")
-    return replace(oim(profile), name="cucps", objective=Mining(warm_up_epochs=2 if profile == "small" else 1))
+    return replace(oim(profile), name="cucps", objective=Mining(warm_up_epochs=1))

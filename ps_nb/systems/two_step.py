@@ -69,7 +69,7 @@ def two_step(method: str, profile: str) -> CropClusters:
     "The settings of `method` at `profile`."
     if check_profile(profile) in ("full", "paper"):
         return CropClusters(method, weights="imagenet" if profile == "paper" else "objects")
-    if profile == "small":
+    if profile in ("small", "medium"):
         return CropClusters(method, "resnet18", height=96, width=48, epochs=10, steps=60, clusters=8, drop_epochs=(8,),
                             mean_momentum=0.99, neighbours=8, expansion=3)
     return CropClusters(method, "resnet18", height=64, width=32, feature_size=32, epochs=2, steps=2, clusters=3, members=2,

@@ -20,7 +20,8 @@ from .render import annotated, describe, draw_all, prepare_folder
 EVERYDAY_WORLD = replace(
     CUHK_WORLDS[1], group_sizes=(0.5, 0.3, 0.15, 0.05), heights=(0.08, 0.12, 0.24, 0.42, 0.64, 0.86, 0.92), stranger_height=1.0,
     fashions=400, views=(0.4, 0.2, 0.2, 0.2), hidden=0.3, things=5.0, exposure=1.0, blur=1.2, noise=9.0, place_pictures=1)
-EVERYDAY_SIZES = {"smoke": WorldSize(12, 3, 2, 2, 160, 120, 24, (2,)), "small": WorldSize(145, 3, 2, 2, 320, 240, 40, (2,)),
+EVERYDAY_SIZES = {"smoke": WorldSize(12, 3, 2, 2, 160, 120, 24, (2,)), "small": WorldSize(580, 3, 2, 2, 320, 240, 40, (2,)),
+                  "medium": WorldSize(1740, 3, 2, 2, 320, 240, 40, (2,)),
                   "full": WorldSize(3250, 3, 2, 2, 800, 600, 50, (2,))}  # as many per scene of the twin as COCO per CUHK-SYSU
 
 # %% ../../nbs/03_twin/08_everyday.ipynb #b17e4e01

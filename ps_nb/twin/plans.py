@@ -72,7 +72,7 @@ FIRST_CUHK_WORLD = World(
 )
 CUHK_WORLDS = {
     1: FIRST_CUHK_WORLD,
-    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.34, 0.26, 0.20, 0.20), hidden=0.32, exposure=0.22, blur=1.6,
+    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.34, 0.26, 0.20, 0.20), hidden=0.32, exposure=0.2, blur=1.45,
                noise=3.0),
 }
 

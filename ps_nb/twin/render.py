@@ -200,7 +200,7 @@ def ask_per_camera(gallery: list[Scene], asked: int, seed: int) -> list[tuple[in
 def render_twin(
     name: str,  # one of TWINS
     root: str | Path,  # the data set's own folder
-    size: str | WorldSize = "small",  # smoke, small, full, or numbers of one's own
+    size: str | WorldSize = "small",  # smoke, small, medium, full, or numbers of one's own
     seed: int = 0,
     workers: int = 1,  # processes that draw; the pictures are the same whatever their number
     version: int = PRESENT,  # of the world
