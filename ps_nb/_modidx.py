@@ -1374,8 +1374,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                       'ps_nb/training/co_appearance.py'),
                                               'ps_nb.training.co_appearance.CoAppearanceObjective.update': ( '07_training/co_appearance.html#coappearanceobjective.update',
                                                                                                              'ps_nb/training/co_appearance.py'),
-                                              'ps_nb.training.co_appearance.CoAppearanceObjective.warm_up_epochs': ( '07_training/co_appearance.html#coappearanceobjective.warm_up_epochs',
-                                                                                                                     'ps_nb/training/co_appearance.py'),
                                               'ps_nb.training.co_appearance.Mining': ( '07_training/co_appearance.html#mining',
                                                                                        'ps_nb/training/co_appearance.py')},
             'ps_nb.training.contexts': { 'ps_nb.training.contexts.ContextObjective': ( '07_training/contexts.html#contextobjective',

@@ -40,13 +40,8 @@ class CoAppearanceObjective(nn.Module, Objective):
     def __init__(self, scenes: list[Scene], detector: DetectorSettings, settings: Mining = Mining()):
         super().__init__()
         check_member_loss(settings.share, settings.temperature)
-        self.settings, self.epoch = settings, 0
+        self.settings, self.warm_up_epochs, self.epoch = settings, settings.warm_up_epochs, 0
         self.memory = PersonMemory([len(scene) for scene in scenes], detector.feature_size)
-
-    @property
-    def warm_up_epochs(self) -> int:
-        "Epochs before mining begins."
-        return self.settings.warm_up_epochs
 
     @property
     def log(self) -> dict[str, float]:
