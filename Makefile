@@ -17,8 +17,9 @@ lint:
 test:  ## library notebooks, experiments at their smallest, tests
 	$(PYTHON) -m pytest
 
-contents:  ## nbs/README.md and the page of each chapter
+contents:  ## nbs/README.md, the index, the page of each chapter, and results shown on the pages of the papers
 	$(PYTHON) -c "from ps_nb.reproduction.contents import write_contents; write_contents()"
+	$(PYTHON) -c "from ps_nb.reproduction.paper_pages import write_pages; write_pages()"
 
 report:  ## results/README.md
 	ps-nb report

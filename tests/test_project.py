@@ -17,7 +17,8 @@ import pytest
 
 import ps_nb
 from ps_nb.core import read_json
-from ps_nb.reproduction.contents import contents
+from ps_nb.reproduction.contents import contents, entry_experiments, papers_index
+from ps_nb.reproduction.paper_pages import refreshed
 
 try:
     import tomllib
@@ -158,7 +159,7 @@ def test_every_library_notebook_is_found():
     folders = [path for path in (ROOT / "nbs").iterdir() if re.match(r"\d\d_", path.name)]
     assert [int(path.name[:2]) for path in sorted(folders)] == list(range(15))  # ground, thirteen chapters, the command
     assert len(LIBRARY) == len([path for path in (ROOT / "nbs").rglob("*.ipynb") if path.parent.parent == ROOT / "nbs"
-                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 85
+                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 87
     assert len(CHAPTERS) == 13
     for folder in folders:
         numbers = sorted(int(path.stem[:2]) for path in folder.glob("*.ipynb"))
@@ -280,7 +281,8 @@ def test_the_pages_of_contents_are_those_of_the_notebooks():
 
 def test_links_between_files_lead_somewhere():
     broken = []
-    listed = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "nbs").rglob("README.md")]
+    listed = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "nbs/EQUATIONS.md")),
+              *(ROOT / "nbs").rglob("README.md")]
     texts = {path: path.read_text(encoding="utf-8") for path in listed}
     for path in [*LIBRARY, *PAPERS, *EXPERIMENTS]:
         cells = nbformat.read(path, as_version=4).cells
@@ -335,6 +337,108 @@ def test_an_experiment_is_parameters_calls_and_a_result(path):
     assert path.stem in [item["id"] for item in published["artefacts"]]
     functions = [node for cell in cells for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef)]
     assert not [node.name for node in functions if len(node.body) > 5 or node.end_lineno - node.lineno > 12]
+
+
+# ---------------------------------------------------------------- the index of the papers
+
+INDEX = papers_index()
+NUMBERED = {  # equations, algorithms, figures and tables that each paper prints with a number
+    "e2e": (0, 0, 7, 3), "ctxg": (4, 0, 6, 5), "cgps": (6, 1, 5, 6), "rsiam": (4, 1, 4, 4), "cucps": (7, 0, 8, 3),
+}
+SILENT = {"e2e": {"training.loop.train_step: sum"}}  # functions whose docstring does not say so yet: what they compute
+
+
+def sections(path):
+    "By heading, the prose and the code cells up to the next heading."
+    found, heading = {}, None
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            found[heading][1].append(cell)
+            continue
+        for line in cell.source.splitlines():
+            if re.match(r"#+ ", line):
+                heading = line.split(" ", 1)[1]
+                found.setdefault(heading, ([], []))
+            found[heading][0].append(line)
+    return {heading: ("\n".join(prose), cells) for heading, (prose, cells) in found.items()}
+
+
+def named_object(dotted):
+    "The function, class or method `dotted` of ps_nb."
+    module = "ps_nb." + ".".join(dotted.split(".")[:2])
+    value = importlib.import_module(module)
+    for name in dotted.split(".")[2:]:
+        value = getattr(value, name)
+    return value
+
+
+def says(docstring, entry):
+    "Whether a docstring names the equation, algorithm or section of an entry of the index."
+    if entry["kind"] == "algorithm" and entry["number"].isdigit():
+        return f"Algorithm {entry['number']}" in docstring
+    number = entry["number"].removeprefix("OIM ")
+    if not number.isdigit():
+        return "§" + (entry["section"].split(" ")[0]) in docstring
+    numbers = [int(each) for listed in re.findall(r"Eq\. ([\d, and-]*\d)", docstring)
+               for first, last in re.findall(r"(\d+)(?:-(\d+))?", listed) for each in range(int(first), int(last or first) + 1)]
+    return int(number) in numbers
+
+
+def test_the_index_has_every_number_of_the_papers():
+    assert list(INDEX) == list(NUMBERED)
+    for key, counts in NUMBERED.items():
+        for kind, count in zip(("equation", "algorithm", "figure", "table"), counts):
+            numbers = [entry["number"] for entry in INDEX[key]["entries"] if entry["kind"] == kind]
+            assert [each for each in numbers if each.isdigit()] == [str(each + 1) for each in range(count)], (key, kind)
+            assert len(set(numbers)) == len(numbers)
+        listed = {name for entry in INDEX[key]["entries"] if entry["kind"] in ("figure", "table")
+                  for name in entry_experiments(key, entry)}
+        assert listed == {f"{key}/{path.stem}" for path in (ROOT / "nbs" / "experiments" / key).glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("key", INDEX)
+def test_the_index_leads_to_equations_functions_and_experiments(key):
+    paths = {entry["library"] for entry in INDEX[key]["entries"] if "library" in entry}
+    library, silent = {path: sections(ROOT / "nbs" / path) for path in paths}, set()
+    for entry in INDEX[key]["entries"]:
+        label = f"{key} {entry['kind']} {entry['number']}"
+        assert entry["functions"], label
+        for name in entry["functions"]:
+            docstring = named_object(name).__doc__
+            assert docstring, f"{label}: {name} has no docstring"
+            if entry["kind"] in ("equation", "algorithm") and not says(docstring, entry):
+                silent.add(f"{name}: {entry['number']}")
+        if "library" in entry:
+            prose, _ = library[entry["library"]][entry["heading"]]
+            if entry["kind"] == "equation":
+                assert rf"\tag{{{entry['number']}}}" in prose, f"{label} is not displayed in {entry['library']}"
+        for experiment in entry_experiments(key, entry):
+            assert (ROOT / "nbs" / "experiments" / f"{experiment}.ipynb").exists(), f"{label}: {experiment}"
+    assert silent == SILENT.get(key, set()), "a docstring says which equation its function computes"
+
+
+@pytest.mark.parametrize("key", INDEX)
+def test_a_page_goes_through_its_paper(key):
+    path, paper = ROOT / "nbs" / "papers" / f"{key}.ipynb", INDEX[key]
+    page = sections(path)
+    assert [heading for heading in page if heading in paper["sections"]] == paper["sections"], "the paper's table of contents"
+    for entry in paper["entries"]:
+        prose, cells = page[entry["section"]]
+        code, label = "\n".join(cell.source for cell in cells), f"{key} {entry['kind']} {entry['number']}"
+        if entry["kind"] == "equation":
+            assert rf"\tag{{{entry['number']}}}" in prose, f"{label} is not displayed"
+        if entry["kind"] == "algorithm":
+            assert "listing(" in code, f"{label} is not listed"
+        if entry["kind"] in ("equation", "algorithm"):
+            assert entry["library"] in prose, f"{label} is not linked to the library"
+            assert entry["functions"][0].split(".")[2] in code + prose, f"{label}: its function is not named"
+        if entry["kind"] in ("figure", "table"):
+            for experiment in entry_experiments(key, entry):
+                assert f'reported("{key}", "{experiment.split("/")[1]}")' in code, f"{label}: {experiment} is not shown"
+        if entry["kind"] == "figure":
+            drawn = any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+            assert drawn or "![" in prose, f"{label} is neither drawn nor shown"
+    assert refreshed(path) == path.read_text(encoding="utf-8"), "run make contents: results have changed"
 
 
 # ---------------------------------------------------------------- every file

@@ -83,7 +83,8 @@ def offset_loss(offsets: Tensor, boxes: Tensor, truth: Tensor, people: Tensor, b
                 deviation: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Sum over `people` (…) bool of the smooth L1 distance of `offsets` (…, 4) from those that take `boxes` to `truth`.
 
-    The distance is squared below `beta` (Girshick 2015, Eq. 3). All boxes (…, 4) xyxy; where nobody is, they may be anything.
+    The distance is squared below `beta` (Girshick 2015, Eq. 3; Xiao et al. 2016, §4.2). All boxes (…, 4) xyxy; where
+    nobody is, they may be anything.
     """
     wanted = torch.where(people[..., None], encode(truth, boxes, deviation), offsets.detach())
     return functional.smooth_l1_loss(offsets, wanted, beta=beta, reduction="sum")

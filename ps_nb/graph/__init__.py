@@ -1,11 +1,11 @@
 """The context graph: pairs of people around two targets decide whether the targets are one person."""
 
-from .layers import PairGraph, SiameseGraph, normalised, star
-from .crowd import companions, make_crowd
-from .scorer import ContextScorer, GraphSettings, asked_by, attention_rescorer, context_rescorer, joined_pairs
+from .layers import PairGraph, SiameseGraph, normalised, propagate, star
+from .crowd import Asked, companions, make_crowd
+from .scorer import ContextScorer, GraphSettings, asked_by, attention_rescorer, context_rescorer, joined_pairs, score_targets
 from .learning import train_scorer
 
 __all__ = [
-    "ContextScorer", "GraphSettings", "PairGraph", "SiameseGraph", "asked_by", "attention_rescorer", "companions",
-    "context_rescorer", "joined_pairs", "make_crowd", "normalised", "star", "train_scorer",
+    "Asked", "ContextScorer", "GraphSettings", "PairGraph", "SiameseGraph", "asked_by", "attention_rescorer", "companions",
+    "context_rescorer", "joined_pairs", "make_crowd", "normalised", "propagate", "score_targets", "star", "train_scorer",
 ]

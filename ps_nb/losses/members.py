@@ -29,7 +29,7 @@ def member_loss(
     share: float,  # of the others that count as hard negatives
     temperature: float,
 ) -> Tensor:
-    "Mean of Eq. 6 over the regions that have a member; 0, with a gradient of 0, where none has (Han, Ko and Sim 2021, §3.3)."
+    "Mean of Eq. 6-7 over the regions that have a member; 0, with a gradient of 0, where none has (Han, Ko and Sim 2021)."
     seen = memory.any(dim=1)
     members = members & seen
     others = seen & ~members

@@ -1,15 +1,15 @@
 """Memories, objectives and the training loop."""
 
-from .memory import InstanceMemory
+from .memory import InstanceMemory, PersonMemory
 from .identities import Classification, DetectionOnly, NoObjective
 from .contexts import ContextObjective, Contexts
-from .region_siamese import describe_everybody, fuse
+from .region_siamese import RegionSiameseObjective, describe_everybody, fuse
 from .loop import Objective, Schedule, train
 from .crops import CropNetwork, CropTraining, crop_batch, describe_crops, training_crops
 from .starting_weights import ObjectTraining, object_weights, spread_features
 
 __all__ = [
     "Classification", "ContextObjective", "Contexts", "CropNetwork", "CropTraining", "DetectionOnly", "InstanceMemory",
-    "NoObjective", "ObjectTraining", "Objective", "Schedule", "crop_batch", "describe_crops", "describe_everybody", "fuse",
-    "object_weights", "spread_features", "train", "training_crops",
+    "NoObjective", "ObjectTraining", "Objective", "PersonMemory", "RegionSiameseObjective", "Schedule", "crop_batch",
+    "describe_crops", "describe_everybody", "fuse", "object_weights", "spread_features", "train", "training_crops",
 ]

@@ -95,7 +95,7 @@ class ContextObjective(nn.Module, Objective):
         self.log = relabel(self.memory, self.threshold, **self.clustering)
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
-        "`contrast` (Eq. 5) over the sampled people, and, unless both of its weights are 0, `quadruplet` (Eq. 3)."
+        "`contrast` (Eq. 5) over sampled people, and, unless both its weights are 0, `quadruplet` (Eq. 3); their sum is Eq. 6."
         rows = self.memory.rows(sampled.scenes, sampled.persons)
         people, background = (pick(sampled.features, which) for which in (rows >= 0, rows < 0))
         labels = pick(self.memory.labels, rows[rows >= 0])

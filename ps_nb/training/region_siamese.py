@@ -78,7 +78,7 @@ def check_region_siamese(settings: RegionSiamese) -> RegionSiamese:
 
 # %% ../../nbs/07_training/08_region_siamese.ipynb #bdf891d8
 class RegionSiameseObjective(nn.Module, Objective):
-    "Consistency of two paths and contrast between clusters (Han et al. 2021). Of `scenes` it keeps how many people each shows."
+    "Consistency of two paths and contrast of clusters (Han et al. 2021, Algorithm 1). Keeps the number of people of each scene."
 
     def __init__(self, scenes: list[Scene], detector: RepPointsSettings, settings: RegionSiamese = RegionSiamese()):
         super().__init__()
@@ -118,7 +118,7 @@ class RegionSiameseObjective(nn.Module, Objective):
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
-        "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f."
+        "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f (§3.3)."
         fused = fuse(sampled.features, sampled.alone, self.settings.paths)
         scenes, persons, features = gather_people(sampled, fused)
         move_rows(self.memory, self.rows(scenes, persons), features, self.settings.row_momentum)
