@@ -13,7 +13,7 @@ from ..data.loading import Batch
 from .backbones import Backbone, normalise
 from .boxes import clip, decode, overlap, pad_boxes, suppress, take
 from .parts import pool_parts
-from .proposals import ProposalNetwork, best_boxes
+from .proposals import ProposalNetwork, decode_best_anchors
 from .regions import RegionHeads, cut_regions, draw_regions, pool_groups
 from .settings import DetectorSettings, Sampled
 from ..devices import occurrence, pick, send
@@ -23,7 +23,7 @@ def best_of_each(settings, boxes: Tensor, scores: Tensor, *others: Tensor):
     "Lists by image of boxes, scores and `others`: what threshold and suppression leave of (B, N, …), best first."
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
     hidden = narrow | ~(scores >= settings.score_threshold)  # so that no number is hidden too
-    index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_overlap, settings.detections)
+    index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_nms_threshold, settings.detections)
     counts = kept.sum(dim=1).tolist()
     return ([each[:count] for each, count in zip(take(every, index), counts)] for every in (boxes, scores, *others))
 
@@ -42,7 +42,7 @@ def find_boxes(searcher: nn.Module, maps: Tensor, batch: Batch):
     proposals, filled = searcher.proposals.propose(*searcher.proposals(scene_maps, batch), batch.sizes, training=False)
     answers = look_at(searcher, maps, scene_maps, list(proposals))
     logits, offsets, *features = (each.unflatten(0, filled.shape) for each in answers)
-    boxes = clip(decode(offsets, proposals, settings.offset_deviation), batch.sizes)
+    boxes = clip(decode(offsets, proposals, settings.offset_std), batch.sizes)
     return best_of_each(settings, boxes, logits.sigmoid().masked_fill(~filled, -torch.inf), *features)
 
 
@@ -53,18 +53,18 @@ def draw_described(
     regions: Tensor,  # (R, 4) sampled, image by image
     goals: Tensor,  # (R, 4) boxes of the people nearest to them
     offsets: Tensor,  # (R, 4) by which detection moves them
-    shown: Tensor,  # (R,) on the processor, the person each shows, -1 background
+    shown: Tensor,  # (R,) on the processor, the person each shows, or `BACKGROUND`
     counts: list[int],  # regions of each image
 ) -> tuple[Tensor, Tensor, list[int]]:
     """Regions to describe where detection has its own stage, image by image: people as drawn, as found, and background.
 
-    Boxes (S, 4), the persons in them, (S,) on the processor, -1 background, and how many are of each image.
+    Boxes (S, 4), the persons in them, (S,) on the processor, or `BACKGROUND`, and how many are of each image.
     """
     image, people = (torch.arange(len(each)).repeat_interleave(torch.tensor(each))
                      for each in (counts, [len(each) for each in batch.boxes]))
-    moved = decode(offsets, regions, settings.offset_deviation)
+    moved = decode(offsets, regions, settings.offset_std)
     moved = clip(moved[:, None], torch.tensor(batch.sizes)[image])
-    near = (overlap(moved, goals[:, None]).flatten() >= settings.region_positive).cpu()
+    near = (overlap(moved, goals[:, None]).flatten() >= settings.region_positive_iou).cpu()
     rows, limit = [], torch.bincount(people, minlength=len(counts))
     for wanted, copies in ((near & (shown >= 0), settings.found_copies), (shown < 0, settings.background_copies)):
         row = wanted.nonzero()[:, 0]
@@ -152,7 +152,7 @@ class ProposalSearcher(nn.Module):
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, 0)."
         settings = self.settings
         anchors, logits, offsets = self.proposals(self.backbone.scene(self.backbone.stem(normalise(batch.images))), batch)
-        boxes, scores = best_boxes(anchors, logits, offsets, batch.sizes, settings.test_candidates)
+        boxes, scores = decode_best_anchors(anchors, logits, offsets, batch.sizes, settings.test_candidates)
         nothing = boxes.new_zeros(*scores.shape, 0)
         return list(zip(*best_of_each(settings, boxes, scores.sigmoid().masked_fill(scores.isinf(), -torch.inf), nothing)))
 

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 import ps_nb
 from ..core import UserError, atomic_path, fingerprint, read_json, write_json, write_text
 from ..devices import choose_device, peak_memory_mb
-from ..systems.recipes import PROFILES, recipe_to_json
+from ..systems.recipes import PROFILES, recipe_identity
 from ..systems.runs import Run, device_name
 from ..twin.plans import PRESENT
 
@@ -195,7 +195,7 @@ def run_origins(runs: list[Run]) -> dict:
     fingerprints = {name: {run.facts["data"] for run in runs if run.facts["data_name"] == name}
                     for name in sorted({run.facts["data_name"] for run in runs})}
     return {
-        "recipes": {run.folder.name: fingerprint(recipe_to_json(run.recipe)) for run in runs},
+        "recipes": {run.folder.name: fingerprint(recipe_identity(run.recipe)) for run in runs},
         "data": {name: ", ".join(sorted(found)) for name, found in fingerprints.items()},  # shares of one set differ
         "weights": ", ".join(sorted({run.facts["weights"] for run in runs if run.facts["weights"]})) or None,
         "run_seconds": sum(run.facts["seconds"] for run in runs),

@@ -6,10 +6,10 @@ from .contexts import ContextObjective, Contexts
 from .region_siamese import RegionSiameseObjective, describe_everybody, fuse
 from .loop import Objective, Schedule, train
 from .crops import CropNetwork, CropTraining, crop_batch, describe_crops, training_crops
-from .starting_weights import ObjectTraining, object_weights, spread_features
+from .starting_weights import ObjectTraining, object_weights, whiten_features
 
 __all__ = [
     "Classification", "ContextObjective", "Contexts", "CropNetwork", "CropTraining", "DetectionOnly", "InstanceMemory",
     "NoObjective", "ObjectTraining", "Objective", "PersonMemory", "RegionSiameseObjective", "Schedule", "crop_batch",
-    "describe_crops", "describe_everybody", "fuse", "object_weights", "spread_features", "train", "training_crops",
+    "describe_crops", "describe_everybody", "fuse", "object_weights", "train", "training_crops", "whiten_features",
 ]

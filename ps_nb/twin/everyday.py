@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..core import UserError, locked, read_json, write_json
 from ..data.formats import read_coco_scenes, write_coco
-from ..data.scenes import Scene, SearchSet
+from ..data.scenes import UNLABELLED, Scene, SearchSet
 from .plans import CUHK_WORLDS, WorldSize, plan_hand_held
 from .render import annotated, describe, draw_all, prepare_folder
 
@@ -31,7 +31,7 @@ def draw_everyday(root: Path, size: WorldSize, seed: int, workers: int, paramete
     plans = [plan for plan in plan_hand_held(EVERYDAY_WORLD, size, seed) if plan.split == "train"]
     drawn = draw_all(plans, EVERYDAY_WORLD, seed, root / "images", root / "unfinished", workers)
     scenes = [Scene(each["name"], root / "images" / each["name"], each["width"], each["height"], each["boxes"],
-                    [-1] * len(each["boxes"])) for each in map(annotated, drawn)]
+                    [UNLABELLED] * len(each["boxes"])) for each in map(annotated, drawn)]
     write_coco(SearchSet("everyday", scenes, []), root)
     write_json(root / "everyday.json", parameters)
 

@@ -20,7 +20,7 @@ from ..core import UserError, fingerprint, json_text, locked, map_in_processes, 
 from ..core import write_json
 from ..data.cuhk_sysu import read_cuhk_sysu, write_cuhk_sysu
 from ..data.prw import read_prw, standard_protocol, write_prw
-from ..data.scenes import Protocol, Query, Scene, SearchSet
+from ..data.scenes import UNLABELLED, Protocol, Query, Scene, SearchSet
 from ..devices import available_cores
 from .pictures import draw_batch
 from .plans import CUHK_SIZES, CUHK_WORLDS, PRESENT, PRW_SIZES, PRW_WORLDS, ScenePlan, World, WorldSize
@@ -126,7 +126,7 @@ def number_people(records: list[dict]) -> list[list[int]]:
     for person, pictures in seen.items():
         if pictures > 1:
             number[person] = len(number)
-    return [[number.get(person, -1) for person in record["persons"]] for record in records]
+    return [[number.get(person, UNLABELLED) for person in record["persons"]] for record in records]
 
 # %% ../../nbs/03_twin/07_render.ipynb #a34f21bd
 def scenes_of(records: list[dict], folder: Path) -> list[Scene]:
