@@ -234,10 +234,12 @@ def point_boxes(heads: PointHeads, maps: list[Tensor]) -> tuple[Tensor, Tensor, 
     return heads.boxes(first), heads.boxes(refined), logits, cells
 
 
-def select_detections(settings: RepPointsSettings, boxes: Tensor, logits: Tensor, sizes) -> list[tuple[Tensor, Tensor]]:
-    "For each image, the boxes (M, 4) left of (B, N, 4) by score threshold and suppression, best first, and their scores (M,)."
-    scores, index = logits.sigmoid().topk(min(settings.candidates, logits.shape[1]), dim=1)
-    return list(zip(*best_of_each(settings, clip(take(boxes, index), sizes), scores)))
+def select_detections(heads: PointHeads, maps: list[Tensor], sizes) -> tuple[list[Tensor], list[Tensor]]:
+    "Lists by image of the refined boxes (M, 4) that score threshold and suppression leave, best first, and their scores (M,)."
+    _, boxes, logits, _ = point_boxes(heads, maps)
+    scores, index = logits.sigmoid().topk(min(heads.settings.candidates, logits.shape[1]), dim=1)
+    boxes, scores = best_of_each(heads.settings, clip(take(boxes, index), sizes), scores)
+    return boxes, scores
 
 
 def numbered_people(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -270,8 +272,7 @@ class RepPointsSearcher(nn.Module):
         self.settings, self.crop_level = settings, crop_level(settings)
         self.backbone = Backbone(settings.backbone, settings.stride) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
-        self.pyramid = FeaturePyramid(self.backbone, settings.channels, settings.levels)
-        self.heads = PointHeads(settings)
+        self.pyramid, self.heads = FeaturePyramid(self.backbone, settings.channels, settings.levels), PointHeads(settings)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         "The pyramid of (B, 3, H, W) uint8 images, finest map first."
@@ -284,10 +285,11 @@ class RepPointsSearcher(nn.Module):
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
         "Detection losses of a batch, and its people as both paths describe them. Nothing is drawn, so `seed` is not used."
         maps = self.maps(batch.images)
-        losses = point_losses(self.settings, *point_boxes(self.heads, maps), [each.shape[-2:] for each in maps], batch)
+        points = point_boxes(self.heads, maps)
+        losses = point_losses(self.settings, *points, [each.shape[-2:] for each in maps], batch)
         instance_features = self.describe_instances(batch) if self.settings.instance_path else None
-        return losses, Sampled(self.heads.describe(self.pooled(maps, batch.boxes)), *numbered_people(batch),
-                               instance_features=instance_features)
+        features = self.heads.describe(self.pooled(maps, batch.boxes))
+        return losses, Sampled(features, *numbered_people(batch), instance_features=instance_features)
 
     def describe_instances(self, batch: Batch) -> Tensor:
         "Features (R, D) of unit length of the batch's people, each seen alone."
@@ -299,9 +301,9 @@ class RepPointsSearcher(nn.Module):
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, D)."
         maps = self.maps(batch.images)
-        found = select_detections(self.settings, *point_boxes(self.heads, maps)[1:3], batch.sizes)
-        features = self.heads.describe(self.pooled(maps, [each for each, _ in found])).split([len(each) for each, _ in found])
-        return [(boxes, scores, each) for (boxes, scores), each in zip(found, features)]
+        boxes, scores = select_detections(self.heads, maps, batch.sizes)
+        features = self.heads.describe(self.pooled(maps, boxes))
+        return list(zip(boxes, scores, features.split([len(each) for each in boxes])))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:
