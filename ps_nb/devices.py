@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['choose_device', 'place', 'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'available_cores', 'readers',
-           'ahead', 'use_available_cores', 'alone', 'several_processes', 'process_mean', 'process_sum',
+           'ahead', 'use_available_cores', 'single_process', 'several_processes', 'process_mean', 'process_sum',
            'peak_memory_mb', 'cost']
 
 # %% ../nbs/00_ground/02_devices.ipynb #8febb594
@@ -121,11 +121,11 @@ def use_available_cores() -> None:
         torch.set_num_threads(available_cores())
 
 # %% ../nbs/00_ground/02_devices.ipynb #e12d6d3d
-_by_itself = 0  # how many blocks of `alone` this process is in
+_by_itself = 0  # how many blocks of `single_process` this process is in
 
 
 @contextlib.contextmanager
-def alone():
+def single_process():
     "In the block, or the function that this decorates, this process shares nothing with the others it trains with."
     global _by_itself
     _by_itself += 1
@@ -136,7 +136,7 @@ def alone():
 
 
 def several_processes() -> bool:
-    "Whether this process trains together with others, and is not `alone`."
+    "Whether this process trains together with others, and is in no block of `single_process`."
     return not _by_itself and torch.distributed.is_available() and torch.distributed.is_initialized()
 
 

@@ -14,10 +14,10 @@ from ps_nb.baselines import acf
 from ps_nb.baselines.acf import (
     AcfTraining,
     Window,
+    apply_detector,
     channel_pyramid,
     detect_acf,
     detect_hog,
-    detect_scenes,
     feature_channels,
     keep_best,
     load_detector,
@@ -65,7 +65,7 @@ def detector(tmp_path_factory):
 
 def test_people_of_new_pictures_are_found(detector, tmp_path):
     scenes = make_scenes(tmp_path, start=50)
-    found = detect_scenes(scenes, partial(detect_acf, detector=detector), workers=1)
+    found = apply_detector(scenes, partial(detect_acf, detector=detector), workers=1)
     best = [box_overlap(found.boxes[found.of(i)][:, None], scene.boxes[None]).max(axis=0) for i, scene in enumerate(scenes)]
     assert np.mean(np.concatenate(best) > 0.5) > 0.9, best
     assert found.features.shape == (len(found), 0) and found.scores.min() > 0 and found.scores.max() < 1
@@ -113,9 +113,9 @@ def test_an_image_lower_than_the_smallest_person_has_no_window():
 
 
 def test_no_detection_at_all_is_a_valid_result(tmp_path):
-    found = detect_scenes(make_scenes(tmp_path, 2), lambda image: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32)))
+    found = apply_detector(make_scenes(tmp_path, 2), lambda image: (np.zeros((0, 4), np.float32), np.zeros(0, np.float32)))
     assert len(found) == 0 and found.offsets.tolist() == [0, 0, 0] and found.features.shape == (0, 0)
-    assert len(detect_scenes([], detect_hog)) == 0
+    assert len(apply_detector([], detect_hog)) == 0
 
 
 def test_nobody_to_learn_from_is_refused(tmp_path):

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
 from ps_nb.clustering.density import (
+    consecutive_labels,
     density_clusters,
     independence_threshold,
     jaccard_distances,
     nearest_people,
     neighbourhoods,
-    numbered,
     reliable_clusters,
     scene_mates,
     self_paced_clusters,
@@ -30,15 +30,15 @@ def unit(seed, total, groups, size=8, noise=0.6):
     return torch.nn.functional.normalize(torch.from_numpy(rows.astype(np.float32)), dim=1)
 
 
-def dense_jaccard(features, neighbours, expansion):
+def dense_jaccard(features, k1, k2):
     "The definition on whole matrices."
     order = (-(features.double() @ features.double().T)).numpy().argsort(axis=1, kind="stable")
     total = len(order)
-    among = {width: np.zeros((total, total), bool) for width in (neighbours, round(neighbours / 2) + 1)}
+    among = {width: np.zeros((total, total), bool) for width in (k1, round(k1 / 2) + 1)}
     for width, table in among.items():
         np.put_along_axis(table, order[:, :width], True, axis=1)
         table &= table.T
-    inner, circle = (among[width] for width in (neighbours, round(neighbours / 2) + 1))
+    inner, circle = (among[width] for width in (k1, round(k1 / 2) + 1))
     weights = np.zeros((total, total))
     for i in range(total):
         members = inner[i].copy()
@@ -47,25 +47,25 @@ def dense_jaccard(features, neighbours, expansion):
                 members |= circle[c]
         soft = np.exp(2 * (features[i].double() @ features.double().T).numpy()[members])
         weights[i, members] = soft / soft.sum()
-    weights = weights[order[:, :expansion]].mean(axis=1)
+    weights = weights[order[:, :k2]].mean(axis=1)
     return 1 - np.stack([np.minimum(row, weights).sum(1) / np.maximum(row, weights).sum(1) for row in weights])
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 12), st.integers(1, 14), st.integers(1, 5))
-def test_sparse_distances_and_clusters_are_those_of_the_dense_computation(seed, total, groups, neighbours, expansion):
+def test_sparse_distances_and_clusters_are_those_of_the_dense_computation(seed, total, groups, k1, k2):
     features = unit(seed, total, groups)
-    dense = dense_jaccard(features, neighbours, expansion)
-    sparse = jaccard_distances(features, neighbours, expansion, limit=0.72)
+    dense = dense_jaccard(features, k1, k2)
+    sparse = jaccard_distances(features, k1, k2, limit=0.72)
     stored = sparse.tocoo()
     np.testing.assert_allclose(stored.data, dense[stored.row, stored.col], atol=2e-5)
     far = np.ones((total, total), bool)
     far[stored.row, stored.col] = False
     assert (dense[far] > 0.72 - 2e-5).all() and (sparse != sparse.T).nnz == 0
-    if np.abs(dense[None] - np.array([0.68, 0.7, 0.72])[:, None, None]).min() > 1e-4:  # nobody just at a reach
-        for reach in (0.68, 0.7, 0.72):
-            expected = DBSCAN(eps=reach, min_samples=4, metric="precomputed").fit_predict(dense.clip(0))
-            np.testing.assert_array_equal(density_clusters(sparse, reach, 4), numbered(expected))
+    if np.abs(dense[None] - np.array([0.68, 0.7, 0.72])[:, None, None]).min() > 1e-4:  # nobody just at an eps
+        for eps in (0.68, 0.7, 0.72):
+            expected = DBSCAN(eps=eps, min_samples=4, metric="precomputed").fit_predict(dense.clip(0))
+            np.testing.assert_array_equal(density_clusters(sparse, eps, 4), consecutive_labels(expected))
 
 
 def test_the_size_of_blocks_changes_nothing():
@@ -98,7 +98,7 @@ def test_no_two_people_of_a_scene_share_a_cluster(seed, total, clusters, scenes)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_reliability_is_that_of_the_dense_computation(seed, total):
     generator = np.random.default_rng(seed)
-    labels, tight, loose = (numbered(generator.integers(-1, 6, total)) for _ in range(3))
+    labels, tight, loose = (consecutive_labels(generator.integers(-1, 6, total)) for _ in range(3))
     same, same_tight, same_loose = (np.equal.outer(each, each) for each in (labels, tight, loose))
     compactness, change = (1 - (same & other).sum(1) / (same | other).sum(1) for other in (same_tight, same_loose))
     threshold = independence_threshold(labels, loose)
@@ -107,7 +107,8 @@ def test_reliability_is_that_of_the_dense_computation(seed, total):
     assert threshold == expected
     keep = [change[labels == own].min() <= threshold and compactness[n] <= compactness[labels == own].min()
             for n, own in enumerate(labels)]
-    np.testing.assert_array_equal(reliable_clusters(labels, tight, loose, threshold), numbered(np.where(keep, labels, -1)))
+    np.testing.assert_array_equal(reliable_clusters(labels, tight, loose, threshold),
+                                  consecutive_labels(np.where(keep, labels, -1)))
 
 
 def test_identical_features():
@@ -122,7 +123,7 @@ def test_identical_features():
 
 def test_no_cluster_at_all_leaves_the_threshold_open():
     features = torch.eye(12)
-    labels, threshold, facts = self_paced_clusters(features, np.arange(12), np.inf, neighbours=2, expansion=1)
+    labels, threshold, facts = self_paced_clusters(features, np.arange(12), np.inf, k1=2, k2=1)
     assert (labels == np.arange(12)).all() and threshold == np.inf and facts["unclustered"] == 12
     assert pair_scores(labels, np.arange(12)) == {"cluster_precision": None, "cluster_recall": None}
 
@@ -135,8 +136,8 @@ def test_fewer_people_than_neighbours(total):
 
 def test_everybody_alone_in_the_scene():
     features = unit(1, 60, 6, noise=0.2)
-    free, _, _ = self_paced_clusters(features, np.arange(60), np.inf, neighbours=8, expansion=3, scene_context=False)
-    bound, _, _ = self_paced_clusters(features, np.arange(60), np.inf, neighbours=8, expansion=3, scene_context=True)
+    free, _, _ = self_paced_clusters(features, np.arange(60), np.inf, k1=8, k2=3, scene_context=False)
+    bound, _, _ = self_paced_clusters(features, np.arange(60), np.inf, k1=8, k2=3, scene_context=True)
     np.testing.assert_array_equal(free, bound)
 
 

@@ -34,7 +34,7 @@ def run(scenes, folder, interrupt=None):
     searcher = PersonSearcher(replace(SETTINGS, encoders=2))
     recipe = replace(cucps("smoke"), detector=searcher.settings, objective=Mining(threshold=0.1, warm_up_epochs=1))
     objective = new_objective(recipe, SearchSet("tiny", scenes, []))
-    schedule = Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=())
+    schedule = Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, milestones=())
     log = train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu", precision="no")
     return searcher, objective, log
 

@@ -102,10 +102,10 @@ def test_a_query_is_scored_as_a_person_would_do_it_pair_by_pair(seed, context):
                 one, other = (torch.stack([first, *[parts[pair[side]] for pair in walked]])
                               for side, first in ((0, asked), (1, parts[row])))
                 logits = scorer.graph(one[None], other[None])[0]
-                alone = float(scorer.alone(torch.tensor(similar(asked, parts[row]))))
+                alone = float(scorer.similarity_logit(torch.tensor(similar(asked, parts[row]))))
                 assert abs(scored[row] - alone - float(logits[1] - logits[0])) < 1e-3
             elif not walked:
-                assert abs(scored[row] - float(scorer.alone(torch.tensor(similar(asked, parts[row]))))) < 1e-4
+                assert abs(scored[row] - float(scorer.similarity_logit(torch.tensor(similar(asked, parts[row]))))) < 1e-4
             joined = joined_pairs(scorer, asked_by(scorer.attention, found, protocol, 0), found, int(row))
             assert len(joined.probe) == 1 + len(walked) and np.allclose(joined.weights.sum(axis=1), 1, atol=1e-5)
 

@@ -108,7 +108,7 @@ def test_only_background_in_the_batch():
 
 def test_one_cluster_has_no_negatives():
     features = torch.nn.functional.normalize(torch.randn(5, 4), dim=1)
-    assert centroid_contrast(features, torch.zeros(5, dtype=torch.long), features[:1], 0.05, share=0.6) == 0
+    assert centroid_contrast(features, torch.zeros(5, dtype=torch.long), features[:1], 0.05, hard_negative_ratio=0.6) == 0
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.95])

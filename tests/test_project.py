@@ -191,6 +191,16 @@ def test_chapters_have_no_circle():
             del arrows[name]
 
 
+def test_a_public_name_means_one_thing():
+    homes = {}
+    for path in sorted((ROOT / "ps_nb").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(ROOT / "ps_nb")))
+    repeated = {name: modules for name, modules in homes.items() if len(modules) > 1}
+    assert not repeated, f"two functions or classes of one name, say in the name how they differ: {repeated}"
+
+
 def test_exported_imports_are_relative():
     absolute = [f"{path.relative_to(ROOT)}: {node.module}" for path in (ROOT / "ps_nb").rglob("*.py")
                 for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))

@@ -70,7 +70,7 @@ def test_a_batch_with_nobody(searcher):
 def test_boxes_smaller_than_the_grid_or_over_the_border(searcher, box):
     batch = batch_of([box, [40, 10, 80, 90]])
     step(searcher, batch, [2])
-    for features in (searcher.embed(batch)[0], searcher.embed_alone(batch)[0]):
+    for features in (searcher.embed(batch)[0], searcher.embed_instances(batch)[0]):
         assert torch.allclose(features.norm(dim=1), torch.ones(2), atol=1e-5)
 
 

@@ -17,7 +17,7 @@ from ps_nb.reproduction.notebooks import (
 )
 
 KERNEL = {"kernelspec": {"name": "python3", "language": "python", "display_name": "python3"}}
-PARAMETERS = 'profile = "smoke"  # smoke, small, full or paper\nseeds = "0"  # random seeds, comma separated\nsize = 3  # rows'
+PARAMETERS = 'profile = "smoke"  # how large\nseeds = "0"  # random seeds, comma separated\nsize = 3  # rows'
 # what an experiment does, without the seconds that importing torch takes
 QUICK = """
 import json, os, pathlib
@@ -75,7 +75,7 @@ def test_an_experiment_from_parameters_to_result(clone, monkeypatch, capsys):
     assert "there already" in capsys.readouterr().out
     assert reproduce("e2e", parameters={"seeds": "0,2", "size": 2}, missing=True, cluster="nowhere:1") == {}  # asks no cluster
     failures = reproduce("e2e", ["fig3_subsets"], profile="smal")  # what the notebook refuses in its second cell
-    assert "choose one of smoke, small, full, paper" in failures["fig3_subsets"]
+    assert "choose one of smoke, small, medium, full, paper" in failures["fig3_subsets"]
 
 
 def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):

@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("changed, message", [
-    ({"profile": "smal"}, "profile = 'smal': choose one of smoke, small, full, paper"),
+    ({"profile": "smal"}, "profile = 'smal': choose one of smoke, small, medium, full, paper"),
     ({"profile": None}, "choose one of"),
     ({"seeds": "0,x"}, "'x' is not int"),
     ({"seeds": ""}, "'' is not int"),

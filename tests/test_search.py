@@ -107,6 +107,8 @@ def test_an_interrupted_index_continues_where_it_was(tmp_path, monkeypatch, fail
     index = index_images([photos], rest, "toy", tmp_path / "index")
     assert len(rest.seen) == 10 - fail_at and index.complete
     assert same(index, index_images([photos], detect, "toy", tmp_path / "at once"))
+    listed = [part["file"] for part in read_json(tmp_path / "index" / "index.json")["parts"]]  # each with its checksum
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {".lock", "index.json", *listed}
 
 
 def test_a_killed_index_continues_from_its_last_part(tmp_path):

@@ -15,7 +15,16 @@ from ps_nb.baselines.describe import features_of_boxes, features_of_queries
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.evaluation.ranking import evaluate_search
 from ps_nb.twin import render
-from ps_nb.twin.plans import CUHK_SIZES, CUHK_WORLDS, PRESENT, PRW_SIZES, PRW_WORLDS, WorldSize, plan_fixed_cameras, plan_hand_held
+from ps_nb.twin.plans import (
+    CUHK_SIZES,
+    CUHK_WORLDS,
+    PRESENT,
+    PRW_SIZES,
+    PRW_WORLDS,
+    WorldSize,
+    plan_fixed_cameras,
+    plan_hand_held,
+)
 from ps_nb.twin.render import render_twin
 
 NAMES = ("cuhk-twin", "prw-twin")
@@ -250,8 +259,9 @@ def test_plans_follow_the_published_counts(seed):
 def test_yardstick(tmp_path):
     found = {}
     for name, size, protocol in (("cuhk-twin", CUHK_SIZES["small"], "TestG100"), ("prw-twin", PRW_SIZES["small"], "standard")):
-        size = replace(size, train_scenes=6, train_persons=2, gallery_scenes=150, gallery_persons=96 if name == "cuhk-twin" else 50,
-                       galleries=(100,), asked=25)
+        people = 96 if name == "cuhk-twin" else 50
+        size = replace(size, train_scenes=6, train_persons=2, gallery_scenes=150, gallery_persons=people, galleries=(100,),
+                       asked=25)
         twin = render_twin(name, tmp_path / name, size)
         boxes = features_of_boxes(twin.gallery, colour_histogram)
         queries = features_of_queries(twin.gallery, twin.protocol(protocol), colour_histogram)

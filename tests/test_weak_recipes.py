@@ -24,16 +24,16 @@ def test_numbers_that_the_paper_prints(profile, dataset):
     assert len(recipe.augmentation.sizes) > 1 and recipe.augmentation.flip == 0.5  # several scales, and flipping
     assert (schedule.batch_size, schedule.epochs, schedule.weight_decay) == (4, 22, 0.0005)
     assert (objective.momentum, objective.instance_weight, objective.background_weight) == (0.2, 1, 0.25)  # γ, α1, α2
-    assert (objective.share, objective.reach, objective.scene_context) == (0.6, 0.7, True)  # λ, ε
+    assert (objective.hard_negative_ratio, objective.eps, objective.scene_context) == (0.6, 0.7, True)  # λ, ε
     assert (objective.form, objective.strategy) == ("inner", "confidence")  # as printed, not as released
-    assert schedule.accumulation == 1 and not schedule.shares  # one rate for everything
+    assert schedule.accumulation == 1 and not schedule.learning_rate_multipliers  # one rate for everything
 
 
 @pytest.mark.parametrize("profile", LARGE)
 def test_numbers_that_the_paper_takes_from_spcl(profile):
     objective = cgps(profile).objective
-    assert (objective.neighbours, objective.expansion, objective.least) == (30, 6, 4)
-    assert (objective.temperature, objective.slack) == (0.05, 0.02)
+    assert (objective.k1, objective.k2, objective.min_samples) == (30, 6, 4)
+    assert (objective.temperature, objective.eps_gap) == (0.05, 0.02)
 
 
 @pytest.mark.parametrize("profile", LARGE)
@@ -46,7 +46,7 @@ def test_the_rate_over_the_epochs(profile):
 def test_full_is_paper_from_other_weights():
     for dataset in ("cuhk-sysu", "prw"):
         full, paper = cgps("full", dataset), cgps("paper", dataset)
-        assert replace(full, weights="imagenet", spread=False) == paper
+        assert replace(full, weights="imagenet", whitened=False) == paper
     changed = replace(cgps("paper", "prw"), detector=replace(cgps("paper", "prw").detector, box_weight=10.0))
     assert changed == cgps("paper"), "the data sets differ in the weight of the box loss alone"
 
@@ -57,13 +57,14 @@ def test_small_differs_from_instance_matching_in_its_objective_and_the_backgroun
     detector = replace(theirs.detector, background_copies=1)
     assert replace(theirs, name="cgps", objective=ours.objective, detector=detector) == ours
     printed, changed = asdict(cgps("paper").objective), asdict(ours.objective)
-    assert {name for name in printed if printed[name] != changed[name]} == {"neighbours", "expansion"}
+    assert {name for name in printed if printed[name] != changed[name]} == {"k1", "k2"}
 
 
 @pytest.mark.parametrize("profile", ["smoke", "small", "full", "paper"])
 def test_a_context_left_out_changes_its_own_fields_alone(profile):
     whole = cgps(profile)
-    fields = {"detection": {"instance_weight", "background_weight"}, "memory": {"share"}, "scene": {"scene_context"}}
+    fields = {"detection": {"instance_weight", "background_weight"}, "memory": {"hard_negative_ratio"},
+              "scene": {"scene_context"}}
     for left_out, own in fields.items():
         recipe = with_contexts(whole, **{name: name != left_out for name in fields})
         before, after = asdict(whole.objective), asdict(recipe.objective)
@@ -83,5 +84,5 @@ def test_rivals_on_crops_have_the_numbers_of_their_code(method):
     settings = two_step(method, "paper")
     assert (settings.backbone, settings.weights, settings.height, settings.width) == ("resnet50", "imagenet", 256, 128)
     assert (settings.epochs, settings.steps, settings.clusters * settings.members) == (50, 400, 64)
-    assert (settings.learning_rate, settings.temperature, settings.reach) == (0.00035, 0.05, 0.6)
+    assert (settings.learning_rate, settings.temperature, settings.eps) == (0.00035, 0.05, 0.6)
     assert replace(two_step(method, "full"), weights="imagenet") == settings

@@ -78,14 +78,14 @@ def main(folder, moment=None, number=None):
         os.replace = fail_at(os.replace)
     seed_everything(0)
     searcher = PersonSearcher(SETTINGS)
-    contexts = Contexts(neighbours=4, expansion=2, least=2)
+    contexts = Contexts(k1=4, k2=2, min_samples=2)
     contrast = replace(contexts, instance_weight=0.0, background_weight=0.0)
     objective = {
         "matching": lambda: IdentityObjective(scenes, SETTINGS, Matching(queue_size=6)),
         "contexts": lambda: ContextObjective(scenes, SETTINGS, contexts),
         "contrast": lambda: ContextObjective(scenes, SETTINGS, contrast),
     }[os.environ.get("TINY_OBJECTIVE", "matching")]()
-    schedule = loop.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, drop_epochs=(2,))
+    schedule = loop.Schedule(epochs=3, batch_size=4, learning_rate=0.01, warm_up_steps=2, milestones=(2,))
     start = {name: value.clone() for name, value in searcher.state_dict().items()}
     log = loop.train(searcher, objective, scenes, Augmentation((InputSize(96, 128),)), schedule, folder, device="cpu",
                          precision="no")

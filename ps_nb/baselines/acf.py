@@ -6,7 +6,7 @@
 __all__ = ['Detect', 'smoothed', 'feature_channels', 'Window', 'Pyramid', 'channel_pyramid', 'person_windows', 'unit_scores',
            'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'save_detector', 'read_detector',
            'load_detector', 'background_windows', 'mine_background', 'AcfTraining', 'kept_background', 'train_acf',
-           'detect_scenes', 'detect_hog']
+           'apply_detector', 'detect_hog']
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #b1c13f3c
 from collections.abc import Callable
@@ -325,7 +325,7 @@ def train_acf(
 Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # image (H, W, 3) uint8 RGB -> boxes (n, 4), scores (n,)
 
 
-def detect_scenes(scenes: list[Scene], detect: Detect, workers: int | None = None) -> Detections:
+def apply_detector(scenes: list[Scene], detect: Detect, workers: int | None = None) -> Detections:
     "What `detect` finds in all scenes, without features (N, 0): `features_of_detections` adds those."
     found = map_images(scenes, lambda number, image: detect(image), "detecting people", workers)
     offsets = np.cumsum([0, *(len(boxes) for boxes, _ in found)])

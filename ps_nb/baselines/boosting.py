@@ -76,7 +76,7 @@ def boost(
     positive: np.ndarray,  # (N,) bool
     trees: int,
     generator: np.random.Generator,
-    share: float = 1 / 16,  # of the features, seen by each tree
+    feature_fraction: float = 1 / 16,  # of the features, seen by each tree
     bins: int = 64,  # at most 256
 ) -> Trees:
     "Real AdaBoost of `trees` trees of depth two. Raises `UserError` when there are only people or only background."
@@ -87,7 +87,7 @@ def boost(
     weights = np.where(positive, 0.5 / positive.sum(), 0.5 / (~positive).sum())
     asked, limits, answers = [], [], []
     for _ in progress(range(trees), "boosting"):
-        seen = np.sort(generator.permutation(codes.shape[1])[: max(1, round(share * codes.shape[1]))])
+        seen = np.sort(generator.permutation(codes.shape[1])[: max(1, round(feature_fraction * codes.shape[1]))])
         chosen, bin_limits, answer, leaf = grow_tree(codes[:, seen], positive, weights, bins)
         asked.append(seen[chosen])
         limits.append(low[asked[-1]] + width[asked[-1]] * (np.array(bin_limits) + 1))

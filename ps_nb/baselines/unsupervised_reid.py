@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .describe import features_of_detections, features_of_queries
-from ..core import UserError, fingerprint, load_tensors, numpy_generator, progress
+from ..core import UserError, fingerprint, first_names, load_tensors, numpy_generator, progress
 from ..data.scenes import Detections, Scene, SearchSet
 from ..training.crops import CropNetwork, as_images, cut_crops, describe_people, in_parts
 from ..training.loop import CheckpointKeeper, Values, check_finite, computing_in, descend, train_epochs
@@ -86,11 +86,12 @@ def several_labels(memory: Tensor, rows: Tensor, threshold: float) -> Tensor:
     return labels
 
 
-def several_labels_loss(features: Tensor, memory: Tensor, labels: Tensor, share: float = 0.01, weight: float = 5.0) -> Tensor:
+def several_labels_loss(features: Tensor, memory: Tensor, labels: Tensor, hard_negative_ratio: float = 0.01,
+                        weight: float = 5.0) -> Tensor:
     "Mean over crops (B, D) of the loss above; `labels` (B, N), each with at least one; 0 for negatives where there are none."
     cosines = features @ memory.T
     positive = torch.where(labels, (cosines - 1) ** 2, 0.0).sum(dim=1) / labels.sum(dim=1)
-    wanted = (share * (~labels).sum(dim=1)).ceil()
+    wanted = (hard_negative_ratio * (~labels).sum(dim=1)).ceil()
     hard = cosines.masked_fill(labels, -2.0).topk(max(1, int(wanted.max())), dim=1).values
     used = torch.arange(hard.shape[1], device=hard.device) < wanted[:, None]
     negative = torch.where(used, (hard + 1) ** 2, 0.0).sum(dim=1) / wanted.clamp(min=1)
@@ -122,7 +123,7 @@ class ReidTraining:
     merge_epochs: int = 1  # buc, from one merge to the next
     diversity: float = 0.003  # buc
     threshold: float = 0.6  # mlc
-    share: float = 0.01  # mlc
+    hard_negative_ratio: float = 0.01  # mlc
     weight: float = 5.0  # mlc
 
     def __post_init__(self):
@@ -136,7 +137,7 @@ def reid_training(method: str, profile: str) -> ReidTraining:
         if method == "buc":
             return ReidTraining(method, epochs=20 + 2 * 15, first_epochs=20, merge_epochs=2, learning_rate=0.1)
         return ReidTraining(method, epochs=60, first_epochs=5, batch_size=128, learning_rate=0.1)
-    return ReidTraining(method, epochs=14 if profile == "small" else 1, first_epochs=4 if profile == "small" else 0)
+    return ReidTraining(method, epochs=1 if profile == "smoke" else 14, first_epochs=0 if profile == "smoke" else 4)
 
 # %% ../../nbs/11_baselines/08_unsupervised_reid.ipynb #84069e1f
 def class_means(features: Tensor, labels: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def crop_loss(settings: ReidTraining, features: Tensor, memory: Tensor, labels: 
         own = functional.one_hot(rows, len(memory)).bool()
     else:
         own = several_labels(memory, rows, settings.threshold)
-    return several_labels_loss(features, memory, own, settings.share, settings.weight)
+    return several_labels_loss(features, memory, own, settings.hard_negative_ratio, settings.weight)
 
 # %% ../../nbs/11_baselines/08_unsupervised_reid.ipynb #34eb301c
 def train_reid_epoch(network: CropNetwork, optimiser: torch.optim.Optimizer, crops: np.ndarray, labels: Tensor, memory: Tensor,
@@ -222,7 +223,8 @@ def detected_crops(scenes: list[Scene], detections: Detections, size: tuple[int,
 def reid_network(network: CropNetwork, crops: np.ndarray, settings: ReidTraining, folder: Path, seed: int = 0) -> dict:
     "Train `network`, or fill it from `folder`, where networks are kept; the facts of the run: its name, log and seconds."
     start = fingerprint([[name, float(value.double().sum())] for name, value in network.state_dict().items()])
-    name = f"{settings.method}-{fingerprint([asdict(settings), start, fingerprint(crops.tobytes()), seed])}"
+    identity = [first_names(settings, asdict(settings)), start, fingerprint(crops.tobytes()), seed]
+    name = f"{settings.method}-{fingerprint(identity)}"
     kept = Path(folder) / name / "network.safetensors"
 
     def make():

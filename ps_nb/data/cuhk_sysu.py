@@ -20,7 +20,7 @@ import numpy as np
 from ..core import UserError, progress
 from .files import corners, expected_layout, image_sizes, mat_cells, mat_records, mat_structs, mat_text, natural_key
 from .files import need_files, place_images, read_mat, write_mat
-from .scenes import Protocol, Query, Scene, SearchSet
+from .scenes import UNLABELLED, Protocol, Query, Scene, SearchSet
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #005cf4c3
 class PrintedQuery(NamedTuple):
@@ -90,7 +90,7 @@ def label_boxes(
     "Ids (P,) of every image's boxes, -1 where no name's box equals theirs, and the number of every person, in natural order."
     persons = sorted({person for *_, person in named}, key=natural_key)
     number = {person: i for i, person in enumerate(persons)}
-    ids = {image: np.full(len(own), -1, np.int64) for image, own in boxes.items()}
+    ids = {image: np.full(len(own), UNLABELLED, np.int64) for image, own in boxes.items()}
     lost = 0
     for image, box, person in named:
         if image not in boxes:

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PEOPLE', 'IDENTITY_FIELDS', 'IMAGE_KINDS', 'FORMATS', 'choose_queries', 'protocols_by_rule', 'people_categories',
-           'raw_identity', 'numbered', 'coco_identities', 'coco_people_of', 'whole_number', 'read_coco_notes',
+           'raw_identity', 'identity_numbers', 'coco_identities', 'coco_people_of', 'whole_number', 'read_coco_notes',
            'read_coco_scenes', 'coco_query', 'read_prw_annotations', 'read_coco', 'write_coco', 'mot_row',
-           'read_mot_truth', 'sequence_frames', 'sequence_info', 'beside_frames', 'read_mot_sequence', 'number_people',
-           'without_repeats', 'read_mot', 'read_boxes_csv', 'read_folder', 'recognised_format', 'read_search_set']
+           'read_mot_truth', 'sequence_frames', 'sequence_info', 'beside_frames', 'read_mot_sequence',
+           'contiguous_identities', 'without_repeats', 'read_mot', 'read_boxes_csv', 'read_folder', 'recognised_format',
+           'read_search_set']
 
 # %% ../../nbs/01_data/05_formats.ipynb #b6f4e10f
 import configparser
@@ -24,7 +25,7 @@ from .cuhk_sysu import read_cuhk_sysu
 from .files import clip_boxes, corners, expected_layout, first_few, image_sizes, natural_key, need_files
 from .files import place_images
 from .prw import first_boxes, read_prw
-from .scenes import Protocol, Query, Scene, SearchSet
+from .scenes import NO_CAMERA, UNLABELLED, Protocol, Query, Scene, SearchSet
 
 # %% ../../nbs/01_data/05_formats.ipynb #bed9a4c4
 def choose_queries(
@@ -34,7 +35,7 @@ def choose_queries(
     name: str = "standard",
 ) -> Protocol:
     "A protocol by rule: every identity is asked for where its box is largest, among the scenes that leave it to be found."
-    cameras = np.array([-1 if scene.camera is None else scene.camera for scene in scenes])
+    cameras = np.array([NO_CAMERA if scene.camera is None else scene.camera for scene in scenes])
     times = np.arange(len(scenes)) if times is None else np.asarray(times)
     queries = []
     for person, seen in sorted(first_boxes(scenes).items()):
@@ -79,20 +80,20 @@ def raw_identity(value) -> int | str:
     if isinstance(value, str):
         value = value.strip()
         if value in ("", "nan", "NaN", "NAN") or value.casefold() in ("none", "null"):
-            return -1
+            return UNLABELLED
         if not re.fullmatch(r"[+-]?[0-9]{1,15}(\.0*)?", value):
             return value
         value = float(value)
     if value is None or value != value:
-        return -1
+        return UNLABELLED
     if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
         raise ValueError(f"the identity {value!r} is no whole number and no text")
-    return max(int(value), -1)
+    return max(int(value), UNLABELLED)
 
 
-def numbered(raw: list[int | str]) -> dict[int | str, int]:
+def identity_numbers(raw: list[int | str]) -> dict[int | str, int]:
     "Identity counted from 0 for each of `raw`, numbers before texts, -1 left out."
-    known = set(raw) - {-1}
+    known = set(raw) - {UNLABELLED}
     return {each: i for i, each in enumerate(sorted(known, key=lambda each: (isinstance(each, str), natural_key(str(each)))))}
 
 # %% ../../nbs/01_data/05_formats.ipynb #e736ddde
@@ -105,7 +106,7 @@ def coco_identities(entries: list[dict]) -> tuple[list[int | str], str]:
     for own in places:
         value = next((place[field] for place in own if field in place), None)
         known = all(place.get("is_known") not in (False, "false", "False") for place in own)
-        raw.append(raw_identity(value) if known else -1)
+        raw.append(raw_identity(value) if known else UNLABELLED)
     return raw, field
 
 
@@ -151,7 +152,7 @@ def read_coco_notes(path: str | Path, images: str | Path) -> tuple[list[Scene], 
     content, scenes = read_json(path), []
     with expected_layout(path, "COCO-style json"):
         people, notes = coco_people_of(path, content)
-        number = numbered([person for own in people.values() for _, person in own])
+        number = identity_numbers([person for own in people.values() for _, person in own])
         for entry in content["images"]:
             own, name = people[entry["id"]], entry["file_name"]
             if not isinstance(name, str):
@@ -165,7 +166,8 @@ def read_coco_notes(path: str | Path, images: str | Path) -> tuple[list[Scene], 
                 bad = own[int(np.argmin(inside))][0]["bbox"]
                 raise UserError(f"{path}: box {bad} has no area inside {name} ({width}×{height}): boxes are left top width "
                                 f"height in pixels")
-            scenes.append(Scene(name, images / name, width, height, boxes, [number.get(person, -1) for _, person in own], camera))
+            scenes.append(Scene(name, images / name, width, height, boxes, [number.get(person, UNLABELLED) for _, person in own],
+                                camera))
     return scenes, number, notes
 
 
@@ -383,11 +385,11 @@ def read_mot_sequence(
     return scenes, np.array(frames), left
 
 # %% ../../nbs/01_data/05_formats.ipynb #58bb2050
-def number_people(scenes: list[Scene]) -> list[Scene]:
+def contiguous_identities(scenes: list[Scene]) -> list[Scene]:
     "The same scenes with identities counted from 0; equal numbers of different cameras are different people."
     raw = sorted({(scene.camera, int(person)) for scene in scenes for person in scene.ids if person >= 0})
     number = {person: i for i, person in enumerate(raw)}
-    return [replace(scene, ids=[number.get((scene.camera, int(person)), -1) for person in scene.ids]) for scene in scenes]
+    return [replace(scene, ids=[number.get((scene.camera, int(person)), UNLABELLED) for person in scene.ids]) for scene in scenes]
 
 # %% ../../nbs/01_data/05_formats.ipynb #ce65a8e7
 def without_repeats(names: list[str]) -> tuple[list[str], list[str]]:
@@ -442,10 +444,10 @@ def read_mot(
                 if name in gallery and (cut is None or frame >= cut + gap):
                     splits["gallery"].append(scene)
                     times.append(frame)
-    searched = number_people(splits["gallery"])
+    searched = contiguous_identities(splits["gallery"])
     if left:
         notes.append(f"left out: {first_few([f'{count} of class {each}' for each, count in left.most_common()])}")
-    return SearchSet("mot", number_people(splits["train"]), searched, protocols_by_rule(searched, np.array(times), gap),
+    return SearchSet("mot", contiguous_identities(splits["train"]), searched, protocols_by_rule(searched, np.array(times), gap),
                      tuple(notes))
 
 # %% ../../nbs/01_data/05_formats.ipynb #7fa5eb4e
@@ -490,14 +492,14 @@ def read_folder(root: str | Path) -> SearchSet:
         if image not in people:
             raise UserError(f"{path} names image {image!r}, which is not below {root}: write its path from there")
         people[image].append((box, person))
-    number = numbered([person for own in people.values() for _, person in own])
+    number = identity_numbers([person for own in people.values() for _, person in own])
     scenes = []
     for name, size in zip(names, image_sizes(root, names)):
         boxes, inside = clip_boxes([box for box, _ in people[name]], *size)
         if not inside.all():
             bad = people[name][int(np.argmin(inside))][0]
             raise UserError(f"{path}: box {bad} has no area inside {name} ({size[0]}×{size[1]}): write x1,y1,x2,y2 in pixels")
-        scenes.append(Scene(name, root / name, *size, boxes, [number.get(person, -1) for _, person in people[name]]))
+        scenes.append(Scene(name, root / name, *size, boxes, [number.get(person, UNLABELLED) for _, person in people[name]]))
     return SearchSet("folder", [], scenes, protocols_by_rule(scenes))
 
 # %% ../../nbs/01_data/05_formats.ipynb #e0528a81

@@ -110,13 +110,14 @@ class Augmentation:
 class SceneBatches:
     """The batches of one epoch: item `i` is batch `i`, whichever thread asks for it.
 
-    `share`: number of this process and of all, which take equal parts of each batch. Raises `UserError` where they cannot.
+    `rank` is the number of this process among `processes`, which take equal parts of each batch. Raises `UserError` where they
+    cannot.
     """
 
     def __init__(self, scenes: list[Scene], augmentation: Augmentation, batch_size: int, seed: int,
-                 share: tuple[int, int] = (0, 1), cache_bytes: int = 2 * 10**9):
+                 rank: int = 0, processes: int = 1, cache_bytes: int = 2 * 10**9):
         self.scenes, self.augmentation, self.batch_size, self.seed = scenes, augmentation, batch_size, seed
-        self.part, self.parts = share
+        self.part, self.parts = rank, processes
         if batch_size % self.parts:
             raise UserError(f"{self.parts} processes cannot share batches of {batch_size} scenes alike: start fewer that can")
         self.cache, self.cache_left, self.caching = {}, cache_bytes, threading.Lock()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RepPointsSettings', 'points_to_boxes', 'tower', 'cell_places', 'PointHeads', 'own_points', 'box_loss', 'point_losses',
-           'region_levels', 'cut_regions', 'crop_people', 'point_boxes', 'best_boxes', 'numbered_people',
+           'region_levels', 'cut_pyramid_regions', 'crop_people', 'point_boxes', 'select_detections', 'numbered_people',
            'of_each_image', 'crop_level', 'RepPointsSearcher']
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #f7805a8a
@@ -18,7 +18,7 @@ from torchvision.ops import DeformConv2d, roi_align, sigmoid_focal_loss
 from ..core import UserError
 from ..data.loading import Batch
 from .backbones import Backbone, FeaturePyramid, normalise
-from .boxes import assign, clip, overlap, pad_boxes, take
+from .boxes import IGNORED, POSITIVE, assign, clip, overlap, pad_boxes, take
 from .searcher import best_of_each
 from .settings import Sampled
 from ..devices import constants, process_mean, send
@@ -37,13 +37,13 @@ class RepPointsSettings:
     tower: int = 3  # convolutions before points and scores
     box_rule: str = "moment"  # how points make a box: moment or min-max
     level_scale: float = 4.0  # a person √area in size belongs to the map of stride √area / level_scale, rounded down
-    point_gradient: float = 0.1  # share of the deformable convolution's gradient that reaches the first points
+    point_gradient: float = 0.1  # of the deformable convolution's gradient, reaches the first points
     moment_gradient: float = 0.01  # and of the box loss's that reaches the two moment multipliers
-    positive: float = 0.5  # overlap of a first box with a person, from which the cell shows that person
-    negative: float = 0.4  # below it, background
-    focal_share: float = 0.25
-    focal_power: float = 2.0
-    smoothing: float = 1 / 9  # of the box loss, in units of level_scale cells
+    positive_iou: float = 0.5  # overlap of a first box with a person, from which the cell shows that person
+    negative_iou: float = 0.4  # below it, background
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    smooth_l1_beta: float = 1 / 9  # of the box loss, in units of level_scale cells
     first_weight: float = 0.5
     refined_weight: float = 1.0
     region_size: tuple[int, int] = (12, 4)  # cells cut out for a person
@@ -52,7 +52,7 @@ class RepPointsSettings:
     feature_size: int = 2048
     score_threshold: float = 0.05
     candidates: int = 1000  # boxes per image before suppression
-    detection_overlap: float = 0.5
+    detection_nms_threshold: float = 0.5
     detections: int = 100  # per image, at most
 
     # No fields, but what `DetectorSettings` may choose and this network has in one way only:
@@ -116,9 +116,9 @@ class PointHeads(nn.Module):
         "First and refined points (B, H·W, 9, 2) in pixels and logits (B, H·W) of one map (B, C, H, W), all float32."
         shape, looks = self.point_tower(features), self.score_tower(features)
         with torch.autocast(features.device.type, enabled=False):
-            shape, looks, share = shape.float(), looks.float(), self.settings.point_gradient
+            shape, looks, multiplier = shape.float(), looks.float(), self.settings.point_gradient
             first = self.first(self.first_hidden(shape).relu())
-            taps = share * first + (1 - share) * first.detach() - self.grid
+            taps = multiplier * first + (1 - multiplier) * first.detach() - self.grid
             refined = first.detach() + self.shift(self.shift_hidden(shape, taps).relu())
             logits = self.score(self.score_hidden(looks, taps).relu())
         cells = cell_places(features.shape[-2:], features.device)
@@ -133,8 +133,8 @@ class PointHeads(nn.Module):
 
     def boxes(self, points: Tensor) -> Tensor:
         "Boxes (…, 4) of points (…, 9, 2)."
-        share = self.settings.moment_gradient
-        return points_to_boxes(points, self.settings.box_rule, share * self.growth + (1 - share) * self.growth.detach())
+        multiplier = self.settings.moment_gradient
+        return points_to_boxes(points, self.settings.box_rule, multiplier * self.growth + (1 - multiplier) * self.growth.detach())
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #9a1f4992
 def own_points(
@@ -167,7 +167,7 @@ def box_loss(settings: RepPointsSettings, boxes: Tensor, truth: Tensor, strides:
     """
     unit = (settings.level_scale * strides)[..., None]
     wanted = torch.where(chosen[..., None], truth, boxes.detach()) / unit
-    distance = functional.smooth_l1_loss(boxes / unit, wanted, beta=settings.smoothing, reduction="sum")
+    distance = functional.smooth_l1_loss(boxes / unit, wanted, beta=settings.smooth_l1_beta, reduction="sum")
     return distance / process_mean(chosen.sum(), boxes.device).clamp(min=1)
 
 
@@ -183,14 +183,15 @@ def point_losses(
     "`first_box`, `refined_box` and `point_score` of a batch (Yang et al. 2019, §3.3)."
     truth, present = pad_boxes(batch.boxes)
     cell, has = own_points(truth, present, shapes, settings.strides, settings.level_scale)
-    person, labels = assign(overlap(first.detach(), truth), present, settings.positive, settings.negative, every_person=True)
-    positive = labels == 1
-    score = sigmoid_focal_loss(logits, positive.float(), settings.focal_share, settings.focal_power)
+    person, labels = assign(overlap(first.detach(), truth), present, settings.positive_iou, settings.negative_iou,
+                            every_person=True)
+    positive = labels == POSITIVE
+    score = sigmoid_focal_loss(logits, positive.float(), settings.focal_alpha, settings.focal_gamma)
     people = process_mean(positive.sum(), logits.device).clamp(min=1)
     own, goals = take(first, cell), take(truth, person)
     return {"first_box": settings.first_weight * box_loss(settings, own, truth, strides[cell], has),
             "refined_box": settings.refined_weight * box_loss(settings, refined, goals, strides.expand_as(labels), positive),
-            "point_score": (score * (labels >= 0)).sum() / people}
+            "point_score": (score * (labels != IGNORED)).sum() / people}
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #37ea25b3
 def region_levels(boxes: Tensor, region_size: tuple[int, int], strides: tuple[int, ...]) -> Tensor:
@@ -200,7 +201,8 @@ def region_levels(boxes: Tensor, region_size: tuple[int, int], strides: tuple[in
     return (size / cells / strides[0]).log2().round().long().clamp(0, len(strides) - 1)
 
 
-def cut_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int, int], strides: tuple[int, ...]) -> Tensor:
+def cut_pyramid_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int, int],
+                        strides: tuple[int, ...]) -> Tensor:
     "(R, C, h, w) float32 regions of B lists of boxes, each from its own map."
     flat, scene = torch.cat(boxes), torch.cat([torch.full((len(each), 1), float(i)) for i, each in enumerate(boxes)])
     rows = torch.cat([send(scene, flat.device), flat], dim=1)
@@ -232,10 +234,12 @@ def point_boxes(heads: PointHeads, maps: list[Tensor]) -> tuple[Tensor, Tensor, 
     return heads.boxes(first), heads.boxes(refined), logits, cells
 
 
-def best_boxes(settings: RepPointsSettings, boxes: Tensor, logits: Tensor, sizes) -> list[tuple[Tensor, Tensor]]:
-    "For each image, the boxes (M, 4) left of (B, N, 4) by score threshold and suppression, best first, and their scores (M,)."
-    scores, index = logits.sigmoid().topk(min(settings.candidates, logits.shape[1]), dim=1)
-    return list(zip(*best_of_each(settings, clip(take(boxes, index), sizes), scores)))
+def select_detections(heads: PointHeads, maps: list[Tensor], sizes) -> tuple[list[Tensor], list[Tensor]]:
+    "Lists by image of the refined boxes (M, 4) that score threshold and suppression leave, best first, and their scores (M,)."
+    _, boxes, logits, _ = point_boxes(heads, maps)
+    scores, index = logits.sigmoid().topk(min(heads.settings.candidates, logits.shape[1]), dim=1)
+    boxes, scores = best_of_each(heads.settings, clip(take(boxes, index), sizes), scores)
+    return boxes, scores
 
 
 def numbered_people(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -268,8 +272,7 @@ class RepPointsSearcher(nn.Module):
         self.settings, self.crop_level = settings, crop_level(settings)
         self.backbone = Backbone(settings.backbone, settings.stride) if backbone is None else backbone
         self.backbone.freeze(settings.frozen_groups)
-        self.pyramid = FeaturePyramid(self.backbone, settings.channels, settings.levels)
-        self.heads = PointHeads(settings)
+        self.pyramid, self.heads = FeaturePyramid(self.backbone, settings.channels, settings.levels), PointHeads(settings)
 
     def maps(self, images: Tensor) -> list[Tensor]:
         "The pyramid of (B, 3, H, W) uint8 images, finest map first."
@@ -277,16 +280,18 @@ class RepPointsSearcher(nn.Module):
 
     def pooled(self, maps: list[Tensor], boxes: list[Tensor]) -> Tensor:
         "(R, C·h·w) float32: the flattened regions of B lists of boxes."
-        return cut_regions(maps, boxes, self.settings.region_size, self.settings.strides).flatten(1)
+        return cut_pyramid_regions(maps, boxes, self.settings.region_size, self.settings.strides).flatten(1)
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
         "Detection losses of a batch, and its people as both paths describe them. Nothing is drawn, so `seed` is not used."
         maps = self.maps(batch.images)
-        losses = point_losses(self.settings, *point_boxes(self.heads, maps), [each.shape[-2:] for each in maps], batch)
-        alone = self.describe_alone(batch) if self.settings.instance_path else None
-        return losses, Sampled(self.heads.describe(self.pooled(maps, batch.boxes)), *numbered_people(batch), alone=alone)
+        points = point_boxes(self.heads, maps)
+        losses = point_losses(self.settings, *points, [each.shape[-2:] for each in maps], batch)
+        instance_features = self.describe_instances(batch) if self.settings.instance_path else None
+        features = self.heads.describe(self.pooled(maps, batch.boxes))
+        return losses, Sampled(features, *numbered_people(batch), instance_features=instance_features)
 
-    def describe_alone(self, batch: Batch) -> Tensor:
+    def describe_instances(self, batch: Batch) -> Tensor:
         "Features (R, D) of unit length of the batch's people, each seen alone."
         crops = crop_people(batch, self.settings.crop_size)
         maps = self.maps(crops if len(crops) else batch.images)
@@ -296,9 +301,9 @@ class RepPointsSearcher(nn.Module):
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, D)."
         maps = self.maps(batch.images)
-        found = best_boxes(self.settings, *point_boxes(self.heads, maps)[1:3], batch.sizes)
-        features = self.heads.describe(self.pooled(maps, [each for each, _ in found])).split([len(each) for each, _ in found])
-        return [(boxes, scores, each) for (boxes, scores), each in zip(found, features)]
+        boxes, scores = select_detections(self.heads, maps, batch.sizes)
+        features = self.heads.describe(self.pooled(maps, boxes))
+        return list(zip(boxes, scores, features.split([len(each) for each in boxes])))
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:
@@ -306,6 +311,6 @@ class RepPointsSearcher(nn.Module):
         return of_each_image(batch, self.heads.describe(self.pooled(self.maps(batch.images), batch.boxes)))
 
     @torch.no_grad()
-    def embed_alone(self, batch: Batch) -> list[Tensor]:
+    def embed_instances(self, batch: Batch) -> list[Tensor]:
         "Features (P, D) of the batch's own boxes, for each image, by the instance path."
-        return of_each_image(batch, self.describe_alone(batch))
+        return of_each_image(batch, self.describe_instances(batch))

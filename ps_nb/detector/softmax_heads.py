@@ -54,7 +54,7 @@ class SoftmaxHeads(nn.Module):
     def losses(self, logits: Tensor, offsets: Tensor, boxes: Tensor, goals: Tensor, people: Tensor, images: int):
         "`region_box` over the regions that show `people` (R,) bool, whose boxes are `goals`. Who it is is the objective's loss."
         settings = self.settings
-        distance = offset_loss(offsets, boxes, goals, people, 1.0, settings.offset_deviation)
+        distance = offset_loss(offsets, boxes, goals, people, 1.0, settings.offset_std)
         return {"region_box": settings.box_weight * distance / (images * settings.region_samples)}
 
 # %% ../../nbs/04_detector/08_softmax_heads.ipynb #1c0196b7

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from ..core import UserError, numpy_generator, progress
-from ..data.scenes import Detections, Protocol, Query, Scene, SearchSet
+from ..data.scenes import NO_CAMERA, UNLABELLED, Detections, Protocol, Query, Scene, SearchSet
 from .detection import check_scenes, evaluate_detection, meet_people
 from .metrics import average_precision, box_overlap, expand, first_best, match_threshold
 from .settings import EvaluationSettings, PRESETS
@@ -176,8 +176,8 @@ def search_space(
     else:
         query_features = check_query_features(query_features, detections, protocol)
         answered = np.ones(len(protocol), bool)
-    cameras = np.array([-1 if scene.camera is None else scene.camera for scene in scenes], np.int64)
-    if (settings.cameras == "other" or settings.matching == "prw_matlab") and (cameras < 0).any():
+    cameras = np.array([NO_CAMERA if scene.camera is None else scene.camera for scene in scenes], np.int64)
+    if (settings.cameras == "other" or settings.matching == "prw_matlab") and (cameras == NO_CAMERA).any():
         raise UserError(f"scene {scenes[np.argmin(cameras)].name} has no camera: search other cameras only where they are known")
     if settings.matching == "prw_matlab":
         check_listed_once(protocol, scenes)
@@ -185,9 +185,9 @@ def search_space(
     if settings.drop_unlabelled or settings.drop_false_alarms:
         detection, person, overlap, ids = meet_people(detections, scenes)
         best = first_best(detection, overlap)
-        shown = np.full(len(detections), -2)  # nobody
-        shown[detection[best]] = np.where(overlap[best] >= 0.5, ids[person[best]], -2)
-        keep &= ~(settings.drop_unlabelled & (shown == -1)) & ~(settings.drop_false_alarms & (shown == -2))
+        shown = np.full(len(detections), NOBODY)
+        shown[detection[best]] = np.where(overlap[best] >= 0.5, ids[person[best]], NOBODY)
+        keep &= ~(settings.drop_unlabelled & (shown == UNLABELLED)) & ~(settings.drop_false_alarms & (shown == NOBODY))
     rows = np.flatnonzero(keep)
     features = detections.features[rows] if len(rows) else np.zeros((0, query_features.shape[1]), np.float32)
     vectors, query_vectors = as_inner_product(features, detections.scores[rows], query_features, settings.similarity)

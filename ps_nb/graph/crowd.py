@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..core import UserError, torch_generator
 from ..data.scenes import Detections
-from ..detector.boxes import covered
+from ..detector.boxes import intersection_over_minimum
 from ..detector.parts import relative_similarity, split_parts
 from .layers import best_pairs, replicate
 
@@ -43,7 +43,7 @@ def make_crowd(detections: Detections, parts: int, score_threshold: float = 0.5,
     present = scores >= score_threshold
     for start, end in zip(detections.offsets, detections.offsets[1:]):
         some, sure = boxes[None, start:end], scores[start:end]
-        better = (covered(some, some)[0] > SHARED) & (sure > sure[:, None])
+        better = (intersection_over_minimum(some, some)[0] > SHARED) & (sure > sure[:, None])
         present[start:end] &= ~better.any(dim=1)
     return Crowd(*(each.to(device) for each in (split_parts(features, parts), boxes, scene, offsets, present)))
 
@@ -55,7 +55,7 @@ def companions(crowd: Crowd, rows: Tensor) -> tuple[Tensor, Tensor]:
     place = torch.arange(int(count.max()) if len(count) else 1, device=start.device)
     inside = place < count[:, None]
     index = torch.where(inside, start[:, None] + place, 0)
-    again = covered(crowd.boxes[rows][:, None], crowd.boxes[index])[:, 0] > SHARED
+    again = intersection_over_minimum(crowd.boxes[rows][:, None], crowd.boxes[index])[:, 0] > SHARED
     return index, inside & crowd.present[index] & (index != rows[:, None]) & ~again
 
 # %% ../../nbs/08_graph/02_crowd.ipynb #eaeb6f5f
@@ -123,6 +123,6 @@ def ask(
     check_width(attention, features)
     scene = make_crowd(Detections(["query"], [0, len(boxes)], boxes, scores, features), attention.parts, score_threshold, device)
     box = torch.as_tensor(np.asarray(box, np.float32), device=device)
-    near = scene.present & (covered(box.view(1, 1, 4), scene.boxes[None])[0, 0] <= SHARED)
+    near = scene.present & (intersection_over_minimum(box.view(1, 1, 4), scene.boxes[None])[0, 0] <= SHARED)
     person = split_parts(torch.as_tensor(np.asarray(feature, np.float32), device=device), attention.parts)
     return Asked(person, box, scene.boxes[near], scene.features[near])

@@ -52,7 +52,7 @@ class ContextScorer(nn.Module):
         logits = self.graph(torch.cat([probe[:, None], near], dim=1), torch.cat([gallery[:, None], far], dim=1))
         return logits[:, 1] - logits[:, 0]
 
-    def alone(self, similarity: Tensor) -> Tensor:
+    def similarity_logit(self, similarity: Tensor) -> Tensor:
         "Log-odds (T,) of targets by their similarities (T,), without context."
         return self.slope * similarity + self.offset
 
@@ -67,7 +67,7 @@ def score_targets(scorer: ContextScorer, asked: Asked, crowd: Crowd, rows: Tenso
     `seed` decides which pairs stand twice where there are too few.
     """
     context = find_context(scorer.attention, asked.company, crowd, rows, scorer.settings.context, seed)
-    score = scorer.alone(relative_similarity(scorer.attention, asked.feature[None], crowd.features[rows])[0])
+    score = scorer.similarity_logit(relative_similarity(scorer.attention, asked.feature[None], crowd.features[rows])[0])
     for some in (context.found > 0).nonzero()[:, 0].split(TARGETS):
         gallery = crowd.features[rows[some]]
         score[some] += scorer.update(asked.feature.expand_as(gallery), gallery, asked.company[context.probe[some]],

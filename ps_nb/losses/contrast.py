@@ -24,19 +24,19 @@ def cluster_centroids(memory: Tensor, labels: Tensor, clusters: int) -> Tensor:
 STRATEGIES = ("confidence", "similarity", "number")
 
 
-def hard_negatives(similarity: Tensor, share: float, strategy: str, temperature: float) -> Tensor:
-    "(N,) how many of each row's negatives (N, M), sorted from the most similar on, are kept: at least 1 (Eq. 4), M for share 1."
+def hard_negatives(similarity: Tensor, hard_negative_ratio: float, strategy: str, temperature: float) -> Tensor:
+    "(N,) how many of each row's negatives (N, M), sorted from the most similar on, are kept: at least 1 (Eq. 4), M for ratio 1."
     if strategy not in STRATEGIES:
         raise UserError(f"unknown strategy {strategy!r} for hard negatives: choose one of {', '.join(STRATEGIES)}")
     rows, total = similarity.shape
     everything = torch.full((rows,), total, device=similarity.device)
-    if share >= 1 or total == 0:
+    if hard_negative_ratio >= 1 or total == 0:
         return everything
     if strategy == "number":
-        return everything.clamp(max=max(1, round(share * total)))
+        return everything.clamp(max=max(1, round(hard_negative_ratio * total)))
     amount = (similarity / temperature).softmax(dim=1) if strategy == "confidence" else similarity
     sums = amount.sum(dim=1)
-    count = 1 + (amount.cumsum(dim=1) / sums[:, None] - share).abs().nan_to_num(torch.inf).argmin(dim=1)
+    count = 1 + (amount.cumsum(dim=1) / sums[:, None] - hard_negative_ratio).abs().nan_to_num(torch.inf).argmin(dim=1)
     return torch.where(sums > 0, count, everything)
 
 # %% ../../nbs/05_losses/03_contrast.ipynb #5e398ec1
@@ -45,14 +45,14 @@ def centroid_contrast(
     labels: Tensor,  # (N,) cluster of each
     centroids: Tensor,  # (C, D)
     temperature: float,
-    share: float = 1.0,
+    hard_negative_ratio: float = 1.0,
     strategy: str = "confidence",
 ) -> Tensor:
-    "Mean of Eq. 5 over the features, Eq. 1 where `share` is 1 (Yan et al. 2022); 0 for no features or one cluster."
+    "Mean of Eq. 5 over the features, Eq. 1 where `hard_negative_ratio` is 1 (Yan et al. 2022); 0 for no features or one cluster."
     similarity = features @ centroids.to(features.dtype).T
     own = labels[:, None]
     others = similarity.scatter(1, own, -torch.inf).sort(dim=1, descending=True).values[:, :-1]
-    kept = hard_negatives(others.detach(), share, strategy, temperature)
+    kept = hard_negatives(others.detach(), hard_negative_ratio, strategy, temperature)
     dropped = torch.arange(others.shape[1], device=others.device) >= kept[:, None]
     logits = torch.cat([similarity.gather(1, own), others.masked_fill(dropped, -torch.inf)], dim=1) / temperature
     losses = functional.cross_entropy(logits, torch.zeros_like(labels), reduction="none")

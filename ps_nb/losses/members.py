@@ -15,18 +15,18 @@ from ..core import UserError
 from .matching import shared_mean
 
 # %% ../../nbs/05_losses/05_members.ipynb #9d148ed4
-def check_member_loss(share: float, temperature: float) -> None:
-    "Raise `UserError` for a share or a temperature that cannot be meant."
-    if not (0 < share <= 1 and temperature > 0):
-        raise UserError(f"share {share} of hard negatives and temperature {temperature}: give a share above 0 and up to 1, and a "
-                        "temperature above 0")
+def check_member_loss(hard_negative_ratio: float, temperature: float) -> None:
+    "Raise `UserError` for a ratio or a temperature that cannot be meant."
+    if not (0 < hard_negative_ratio <= 1 and temperature > 0):
+        raise UserError(f"a ratio of hard negatives of {hard_negative_ratio} and a temperature of {temperature}: give a ratio "
+                        "above 0 and up to 1, and a temperature above 0")
 
 
 def member_loss(
     features: Tensor,  # (R, D) unit length
     memory: Tensor,  # (N, D) unit length, zero rows for people not seen yet
     members: Tensor,  # (R, N) bool, cluster of the person each region shows
-    share: float,  # of the others that count as hard negatives
+    hard_negative_ratio: float,  # of the others that count as hard negatives
     temperature: float,
 ) -> Tensor:
     "Mean of Eq. 6-7 over the regions that have a member; 0, with a gradient of 0, where none has (Han, Ko and Sim 2021)."
@@ -34,8 +34,8 @@ def member_loss(
     members = members & seen
     others = seen & ~members
     logits = features @ memory.to(features.dtype).T / temperature
-    wanted = (share * others.sum(dim=1)).ceil().long()
-    most = math.ceil(share * len(memory))
+    wanted = (hard_negative_ratio * others.sum(dim=1)).ceil().long()
+    most = math.ceil(hard_negative_ratio * len(memory))
     hard = logits.masked_fill(~others, -torch.inf).topk(most, dim=1).values
     hard = hard.masked_fill(torch.arange(most, device=hard.device) >= wanted[:, None], -torch.inf)
     total = torch.cat([logits.masked_fill(~members, -torch.inf), hard], dim=1)

@@ -18,14 +18,14 @@ def everybody(values: Tensor) -> Tensor:
     return shared_mean(values, torch.ones_like(values, dtype=torch.bool))
 
 
-def self_consistency(features: Tensor, alone: Tensor) -> Tensor:
-    "Mean of 1 - cosine over people with features (B, D) and `alone` (B, D), both unit length (Han et al. 2021, Eq. 1)."
-    return everybody(1 - (features * alone).sum(dim=1))
+def self_consistency(features: Tensor, instance_features: Tensor) -> Tensor:
+    "Mean of 1 - cosine of `features` (B, D) and `instance_features` (B, D), both unit length (Han et al. 2021, Eq. 1)."
+    return everybody(1 - (features * instance_features).sum(dim=1))
 
 # %% ../../nbs/05_losses/04_siamese.ipynb #8d733461
-def similarity_consistency(features: Tensor, alone: Tensor, scale: float = 1.0) -> Tensor:
+def similarity_consistency(features: Tensor, instance_features: Tensor, scale: float = 1.0) -> Tensor:
     "Mean over people of both KL divergences between their rows of similarities in the two paths (Han et al. 2021, Eq. 2)."
-    search, instance = (functional.log_softmax(scale * each @ each.T, dim=1) for each in (features, alone))
+    search, instance = (functional.log_softmax(scale * each @ each.T, dim=1) for each in (features, instance_features))
     return everybody(((search.exp() - instance.exp()) * (search - instance)).sum(dim=1))
 
 # %% ../../nbs/05_losses/04_siamese.ipynb #e635d229

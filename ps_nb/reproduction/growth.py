@@ -26,7 +26,7 @@ from ..clustering.density import self_paced_clusters
 from ..clustering.first_neighbours import first_neighbours
 from ..clustering.mining import mine_pass
 from ..core import UserError, numpy_generator, torch_generator
-from ..data.scenes import Detections, Protocol, Query, Scene, SearchSet
+from ..data.scenes import UNLABELLED, Detections, Protocol, Query, Scene, SearchSet
 from ..devices import cost
 from ..evaluation.ranking import evaluate
 from ..search.index import nearest
@@ -176,7 +176,7 @@ def random_search(
         distractors = generator.permutation(np.setdiff1d(np.arange(scenes), shown[number]))[: gallery_size - 2]
         protocol.append(Query(own, boxes[places[number, 0]], number, positives, boxes[places[number, 1:]], distractors))
     names = [f"random{number:06d}.jpg" for number in range(scenes)]
-    gallery = [Scene(name, Path(name), 1000, 1000, boxes[start:end], np.full(end - start, -1))
+    gallery = [Scene(name, Path(name), 1000, 1000, boxes[start:end], np.full(end - start, UNLABELLED))
                for name, start, end in zip(names, offsets, offsets[1:])]
     detections = Detections(tuple(names), offsets, boxes + generator.normal(0, 2, boxes.shape),
                             generator.uniform(0.4, 1, people), features, features[places[:, 0]])

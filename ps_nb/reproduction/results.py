@@ -25,8 +25,9 @@ from matplotlib.figure import Figure
 import ps_nb
 from ..core import UserError, atomic_path, fingerprint, read_json, write_json, write_text
 from ..devices import choose_device, peak_memory_mb
-from ..systems.recipes import PROFILES, recipe_to_json
+from ..systems.recipes import PROFILES, recipe_identity
 from ..systems.runs import Run, device_name
+from ..twin.plans import PRESENT
 
 # %% ../../nbs/13_reproduction/01_results.ipynb #1d406c0e
 def checked_parameter(name: str, value, allowed: type | tuple | list):
@@ -194,7 +195,7 @@ def run_origins(runs: list[Run]) -> dict:
     fingerprints = {name: {run.facts["data"] for run in runs if run.facts["data_name"] == name}
                     for name in sorted({run.facts["data_name"] for run in runs})}
     return {
-        "recipes": {run.folder.name: fingerprint(recipe_to_json(run.recipe)) for run in runs},
+        "recipes": {run.folder.name: fingerprint(recipe_identity(run.recipe)) for run in runs},
         "data": {name: ", ".join(sorted(found)) for name, found in fingerprints.items()},  # shares of one set differ
         "weights": ", ".join(sorted({run.facts["weights"] for run in runs if run.facts["weights"]})) or None,
         "run_seconds": sum(run.facts["seconds"] for run in runs),
@@ -266,6 +267,7 @@ def write_result(
         "key": key, "artefact": artefact, "title": about["title"], "profile": parameters.profile, "parameters": values,
         "seeds": parameters.seeds, "columns": list(table), "rows": table_records(table), "picture": picture, "claims": verdicts,
         "recipes": recipes or {}, "data": data or {}, "weights": weights,
+        "world": None if parameters.profile == "paper" else PRESENT,  # version of the twins
         "seconds": time.perf_counter() - parameters.started, "run_seconds": run_seconds, **provenance(device),
     }
     write_json(path, content)

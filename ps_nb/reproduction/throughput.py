@@ -28,7 +28,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ..core import numpy_generator, torch_generator
 from ..data.loading import Batch, InputSize, make_batch
-from ..data.scenes import Scene
+from ..data.scenes import UNLABELLED, Scene
 from ..devices import place
 from ..training.loop import Schedule, new_optimiser, prepare_accelerator, train_step, working_precision
 
@@ -40,7 +40,7 @@ def random_scenes(count: int, size: InputSize, people: int = 6, seed: int = 0) -
     sides = np.concatenate([0.4 * heights, heights], axis=2)
     corners = draw.uniform(0, 1, (count, people, 2)) * ((size.longer, size.shorter) - sides)
     ids = draw.integers(max(1, count * people // 10), size=(count, people))
-    ids[:, 1::2] = -1
+    ids[:, 1::2] = UNLABELLED
     boxes = np.concatenate([corners, corners + sides], axis=2)
     names = [f"{number}.png" for number in range(count)]
     return [Scene(name, Path(name), size.longer, size.shorter, *each) for name, *each in zip(names, boxes, ids)]
@@ -168,7 +168,7 @@ def training_step(searcher: nn.Module, objective: nn.Module, batch: Batch, sched
     accelerator, seeds = prepare_accelerator(batch.images.device, precision), itertools.count()
     searcher, objective = place(searcher, batch.images.device).train(), objective.to(batch.images.device)
     prepared, optimiser = accelerator.prepare(searcher, new_optimiser(searcher, replace(schedule, learning_rate=0.0)))
-    return lambda: train_step(accelerator, prepared, objective, optimiser, [batch], [next(seeds)], schedule.clip)
+    return lambda: train_step(accelerator, prepared, objective, optimiser, [batch], [next(seeds)], schedule.max_grad_norm)
 
 
 def training_speed(searcher: nn.Module, objective: nn.Module, batch: Batch, schedule: Schedule, precision: str,

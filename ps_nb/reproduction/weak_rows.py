@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DETECTORS', 'OTHER', 'ANY_SCORE', 'search_row', 'sweep', 'epoch_rows', 'people_in', 'foreign_detector',
-           'detect_upright', 'kept_detections', 'working_score', 'foreign_boxes']
+           'detect_upright', 'detected_boxes', 'working_score', 'foreign_boxes']
 
 # %% ../../nbs/13_reproduction/07_weak_rows.ipynb #9e3b76df
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..baselines.acf import detect_acf, detect_hog, detect_scenes as detect_classic
+from ..baselines.acf import apply_detector as detect_classic, detect_acf, detect_hog
 from ..core import UserError, locked
 from ..data.scenes import Detections, Scene, SearchSet, load_detections
 from ..data.training_sets import with_boxes
@@ -79,7 +79,7 @@ def detect_upright(scenes: list[Scene]) -> Detections:
     return detect_classic(scenes, partial(detect_hog, smallest=float(np.percentile(heights, 2))))
 
 
-def kept_detections(folder: Path, detect: Callable, scenes: list[Scene]) -> Detections:
+def detected_boxes(folder: Path, detect: Callable, scenes: list[Scene]) -> Detections:
     "`detect(scenes)`, computed once and kept in `folder`."
     path = folder / f"boxes-{SearchSet('scenes', scenes, []).fingerprint()}.npz"
     with locked(folder):
@@ -104,8 +104,8 @@ def foreign_boxes(detector: str, dataset: str, profile: str, seed: int = 0) -> t
     "`dataset` with training boxes by a detector that was trained elsewhere, and their `least_score`, `box_ap`, `box_recall`."
     data, other = search_set(dataset, profile), search_set(OTHER[dataset], profile)
     folder, detect = foreign_detector(detector, dataset, profile, seed)
-    found = kept_detections(folder, detect, data.train)
-    least = working_score(kept_detections(folder, detect, other.gallery), other.gallery)
+    found = detected_boxes(folder, detect, data.train)
+    least = working_score(detected_boxes(folder, detect, other.gallery), other.gallery)
     least = min(least, float(found.scores.max(initial=0)))  # the best there is, where none is as good
     quality = evaluate_detection(found, data.train, EvaluationSettings(detection_score_threshold=least))
     return with_boxes(data, found, least), {"least_score": least, "box_ap": quality["ap"], "box_recall": quality["recall"]}

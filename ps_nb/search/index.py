@@ -23,7 +23,8 @@ from matplotlib.figure import Figure
 from ..core import UserError, atomic_path, file_checksum, locked, progress, read_json, write_bytes, write_json
 from ..data.scenes import Detections
 from ..figures.drawing import Sighting, ranked_people, save_figure, shortened, sighting
-from .photographs import GalleryImage, content_digest, find_files, is_query, new_images, query_file, read_images
+from .photographs import STILL, GalleryImage, content_digest, find_files
+from .photographs import is_query, new_images, query_file, read_images
 
 # %% ../../nbs/10_search/02_index.ipynb #b46e940d
 INDEX_VERSION = 2
@@ -373,7 +374,7 @@ def search_box(
 def moved(index: GalleryIndex, folder: str | Path) -> GalleryIndex:
     "`index` whose images are looked for in `folder`, by their names. Raises `UserError` when none of them is there."
     def found(image: GalleryImage) -> Path | None:
-        name = Path(image.name if image.frame < 0 else image.name.rpartition("#")[0])
+        name = Path(image.name if image.frame == STILL else image.name.rpartition("#")[0])
         places = [Path(folder, name), Path(folder, *name.parts[1:])]  # `folder` may be what was indexed, or what holds it
         return next((place for place in places if place.is_file()), None)
 

@@ -1,7 +1,7 @@
 """The five systems as recipes, and runs of them."""
 
 from .recipes import (
-    OBJECTIVES, Classification, DetectionOnly, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam, rsiam_components, rsiam_larger,
+    OBJECTIVES, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam, rsiam_components, rsiam_larger,
     training_strategies, with_contexts, without_crops,
 )
 from .runs import (
@@ -14,7 +14,7 @@ from .acf import acf_detections, trained_acf
 from .quickstart import by_colour, quickstart, score_row
 
 __all__ = [
-    "Classification", "DetectionOnly", "METHODS", "OBJECTIVES", "Run", "acf_detections", "by_colour", "cgps", "context_graph", "ctxg",
+    "METHODS", "OBJECTIVES", "Run", "acf_detections", "by_colour", "cgps", "context_graph", "ctxg",
     "cucps", "data_folder", "deep", "find_people", "foreign_set", "graph_name", "idnet", "joint",
     "load_run", "new_network", "new_objective", "new_searcher", "oim", "on_true_boxes", "quickstart",
     "relative_attention", "rsiam", "rsiam_components", "rsiam_larger", "runs_folder", "score_row", "search_set", "searched",

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import torch
 
-from ..baselines.acf import AcfDetector, AcfTraining, Window, detect_acf, detect_scenes, load_detector, save_detector
+from ..baselines.acf import AcfDetector, AcfTraining, Window, apply_detector, detect_acf, load_detector, save_detector
 from ..baselines.acf import train_acf
 from ..core import fingerprint
 from ..data.scenes import Detections, Scene, SearchSet
 from ..evaluation.detection import evaluate_detection
 from ..evaluation.settings import EvaluationSettings
-from .recipes import check_profile, recipe_to_json
+from .recipes import check_profile, recipe_identity
 from .runs import device_name, kept_detections, runs_folder
 from ..training.once import made_once
 
@@ -27,7 +27,7 @@ def held_out_precision(scenes: list[Scene], training: AcfTraining, overlap: floa
     "Average precision of ACF on the last fifth of `scenes`, trained on those before; boxes overlapping more than `overlap` go."
     cut = len(scenes) * 4 // 5
     detector = train_acf(scenes[:cut], training, seed)
-    found = detect_scenes(scenes[cut:], partial(detect_acf, detector=detector, overlap=overlap))
+    found = apply_detector(scenes[cut:], partial(detect_acf, detector=detector, overlap=overlap))
     return evaluate_detection(found, scenes[cut:], EvaluationSettings(detection_score_threshold=0.0))["ap"]
 
 # %% ../../nbs/12_systems/05_acf.ipynb #e7206ba9
@@ -35,7 +35,7 @@ def acf_training(profile: str) -> AcfTraining:
     "How ACF is trained at `profile`."
     if check_profile(profile) == "smoke":
         return AcfTraining(Window(person=24, height=32, width=16), rounds=(8, 16), negatives=200)
-    if profile == "small":
+    if profile in ("small", "medium"):
         return AcfTraining(Window(person=56))
     return AcfTraining(rounds=(32, 128, 512, 2048), people=20_000, negatives=5000)
 
@@ -54,7 +54,7 @@ def trained_acf(data: SearchSet, profile: str, seed: int = 0) -> AcfRun:
     "ACF trained on the training scenes of `data` with `seed`: found, finished or made."
     recipe = acf_training(profile)
     seen = replace(data, gallery=[], protocols={}).fingerprint()
-    identity = {"recipe": recipe_to_json(recipe), "data": seen, "data_name": data.name, "seed": seed, "weights": None}
+    identity = {"recipe": recipe_identity(recipe), "data": seen, "data_name": data.name, "seed": seed, "weights": None}
     folder = runs_folder() / f"acf-{fingerprint(identity)}"
 
     def make():
@@ -69,4 +69,4 @@ def trained_acf(data: SearchSet, profile: str, seed: int = 0) -> AcfRun:
 def acf_detections(run: AcfRun, data: SearchSet) -> Detections:
     "Everybody the detector finds in the gallery of `data`, kept beside it; no features (N, 0): `describe_detections` adds them."
     path = run.folder / f"detections-{data.fingerprint()}.npz"
-    return kept_detections(path, data, lambda: detect_scenes(data.gallery, partial(detect_acf, detector=run.detector)))
+    return kept_detections(path, data, lambda: apply_detector(data.gallery, partial(detect_acf, detector=run.detector)))

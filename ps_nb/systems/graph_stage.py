@@ -28,7 +28,7 @@ def context_graph(profile: str) -> GraphSettings:
     "The context graph of Yan et al. 2019 at `profile`."
     if check_profile(profile) in ("full", "paper"):
         return GraphSettings()
-    return GraphSettings(width=256) if profile == "small" else GraphSettings(width=16, epochs=2, halve_epoch=1, batch_size=4)
+    return GraphSettings(width=256) if profile != "smoke" else GraphSettings(width=16, epochs=2, halve_epoch=1, batch_size=4)
 
 # %% ../../nbs/12_systems/03_graph_stage.ipynb #3a8e723f
 def relative_attention(run: Run) -> RelativeAttention:

@@ -31,11 +31,11 @@ from ..detector.searcher import PersonSearcher, ProposalSearcher
 from ..detector.settings import DetectorSettings, Searcher
 from ..detector.softmax_heads import softmax_searcher
 from ..devices import choose_device, place
-from .recipes import OBJECTIVES, Recipe, check_profile, idnet, recipe_from_json, recipe_to_json
+from .recipes import OBJECTIVES, Recipe, check_profile, idnet, recipe_from_json, recipe_identity, recipe_to_json
 from ..training.crops import CropTraining, train_on_crops
 from ..training.loop import Objective, searcher_precision, train
 from ..training.once import made_once
-from ..training.starting_weights import ObjectTraining, kept_weights, object_weights, spread_features
+from ..training.starting_weights import ObjectTraining, kept_weights, object_weights, whiten_features
 from ..twin.everyday import everyday_scenes
 from ..twin.render import render_twin
 
@@ -124,14 +124,14 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
     if recipe.objective.crops:
         searcher = trained(idnet(recipe), data, profile, seed, device).searcher
         load_weights(searcher.backbone, weights_of(searcher.backbone))  # what proposals go through starts from it too
-        if recipe.spread and recipe.detector.heads == "separate":
-            spread_features(searcher, data.train, recipe.test_size)
+        if recipe.whitened and recipe.detector.heads == "separate":
+            whiten_features(searcher, data.train, recipe.test_size)
         return searcher
     backbone = starting_backbone(recipe, profile, device)
     seed_everything(seed)
     searcher = place(new_network(recipe.detector, data.train_persons, backbone), choose_device(device))
-    if recipe.spread:
-        spread_features(searcher, data.train, recipe.test_size)
+    if recipe.whitened:
+        whiten_features(searcher, data.train, recipe.test_size)
     return searcher
 
 # %% ../../nbs/12_systems/02_runs.ipynb #9609c5da
@@ -154,7 +154,7 @@ def run_identity(recipe: Recipe, data: SearchSet, profile: str, seed: int) -> di
     "Everything that decides a run's weights, as plain data."
     start = object_training(recipe.detector.backbone, profile).name if recipe.weights == "objects" else recipe.weights
     seen = replace(data, gallery=[], protocols={})  # what is searched later does not change what was learned
-    return {"recipe": recipe_to_json(recipe), "data": seen.fingerprint(), "data_name": data.name, "seed": seed, "weights": start}
+    return {"recipe": recipe_identity(recipe), "data": seen.fingerprint(), "data_name": data.name, "seed": seed, "weights": start}
 
 # %% ../../nbs/12_systems/02_runs.ipynb #137afc43
 def epoch_row(objective: Objective, data: SearchSet, after_epoch, epoch: int, searcher: Searcher) -> dict:
@@ -181,8 +181,8 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
             objective = new_objective(recipe, data)
             log = train(searcher, objective, training_scenes(recipe, data), recipe.augmentation, recipe.schedule, folder,
                         seed, device, used, after_epoch=partial(epoch_row, objective, data, after_epoch))
-        return searcher.state_dict(), {"device": device_name(chosen), "precision": used, "log": log,
-                                       "identities": data.train_persons}
+        return searcher.state_dict(), {"recipe": recipe_to_json(recipe), "device": device_name(chosen), "precision": used,
+                                       "log": log, "identities": data.train_persons}
 
     epochs = (recipe.objective if crops else recipe.schedule).epochs
     announcement = f"training {recipe.name} on {data.name}, seed {seed}: {epochs} epochs, into {folder.name}"

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..clustering.density import density_clusters, jaccard_distances, self_paced_clusters
+from ..clustering.density import UNCLUSTERED, density_clusters, jaccard_distances, self_paced_clusters
 from ..core import UserError, fingerprint, load_tensors, numpy_generator, progress, seed_everything
 from ..data.loading import InputSize
 from ..data.scenes import SearchSet
 from ..detector.backbones import Backbone, imagenet_weights, load_weights
 from ..devices import choose_device, cost
 from ..losses.contrast import centroid_contrast, cluster_centroids
-from .recipes import check_profile, recipe_to_json
+from .recipes import check_profile, recipe_identity, recipe_to_json
 from .runs import Run, device_name, object_training, runs_folder
 from ..training.crops import CropNetwork, cut_crops, describe_people, in_parts
 from ..training.loop import CheckpointKeeper, Values, check_finite, descend, train_epochs
@@ -52,13 +52,13 @@ class CropClusters:
     clusters: int = 16  # in a batch
     members: int = 4  # of each cluster
     learning_rate: float = 0.00035
-    drop_epochs: tuple[int, ...] = (20, 40)
+    milestones: tuple[int, ...] = (20, 40)
     temperature: float = 0.05
     momentum: float = 0.2  # of the memory of spcl
     mean_momentum: float = 0.999  # of the means of mmt
-    neighbours: int = 30
-    expansion: int = 6
-    reach: float = 0.6
+    k1: int = 30
+    k2: int = 6
+    eps: float = 0.6
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -69,11 +69,11 @@ def two_step(method: str, profile: str) -> CropClusters:
     "The settings of `method` at `profile`."
     if check_profile(profile) in ("full", "paper"):
         return CropClusters(method, weights="imagenet" if profile == "paper" else "objects")
-    if profile == "small":
-        return CropClusters(method, "resnet18", height=96, width=48, epochs=10, steps=60, clusters=8, drop_epochs=(8,),
-                            mean_momentum=0.99, neighbours=8, expansion=3)
+    if profile in ("small", "medium"):
+        return CropClusters(method, "resnet18", height=96, width=48, epochs=10, steps=60, clusters=8, milestones=(8,),
+                            mean_momentum=0.99, k1=8, k2=3)
     return CropClusters(method, "resnet18", height=64, width=32, feature_size=32, epochs=2, steps=2, clusters=3, members=2,
-                        drop_epochs=(), mean_momentum=0.9, neighbours=8, expansion=3)
+                        milestones=(), mean_momentum=0.9, k1=8, k2=3)
 
 # %% ../../nbs/12_systems/04_two_step.ipynb #3b6e3cd7
 def random_crop_network(settings: CropClusters) -> CropNetwork:
@@ -119,17 +119,17 @@ def soft_losses(features: Tensor, labels: Tensor, scores: Tensor, teacher: Tenso
 
 # %% ../../nbs/12_systems/04_two_step.ipynb #184a48af
 def crop_labels(settings: CropClusters, features: Tensor, threshold: float) -> tuple[np.ndarray, float]:
-    "(N,) cluster of every crop, -1 for those left out, and the threshold of independence to go on with (spcl)."
-    counts = dict(neighbours=settings.neighbours, expansion=settings.expansion)
+    "(N,) cluster of every crop, `UNCLUSTERED` for those left out, and the threshold of independence to go on with (spcl)."
+    counts = dict(k1=settings.k1, k2=settings.k2)
     if settings.method == "spcl":
-        labels, threshold, _ = self_paced_clusters(features, np.arange(len(features)), threshold, reach=settings.reach,
+        labels, threshold, _ = self_paced_clusters(features, np.arange(len(features)), threshold, eps=settings.eps,
                                                    scene_context=False, **counts)
         return labels, threshold
-    labels = density_clusters(jaccard_distances(features, limit=settings.reach, **counts), settings.reach, least=4)
+    labels = density_clusters(jaccard_distances(features, limit=settings.eps, **counts), settings.eps, min_samples=4)
     several = np.bincount(labels) > 1
     if not several.any():  # nothing clusters yet: everybody is told from everybody
         return labels, threshold
-    return np.where(several, several.cumsum() - 1, -1)[labels], threshold
+    return np.where(several, several.cumsum() - 1, UNCLUSTERED)[labels], threshold
 
 
 def crop_batches(settings: CropClusters, labels: np.ndarray, generator: np.random.Generator):
@@ -217,7 +217,7 @@ def train_crops(settings: CropClusters, data: SearchSet, profile: str, folder: P
 
     def one_epoch(position):
         for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate * 0.1 ** sum(position["epoch"] >= each for each in settings.drop_epochs)
+            group["lr"] = settings.learning_rate * 0.1 ** sum(position["epoch"] >= each for each in settings.milestones)
         memory = values["memory"].to(device)
         threshold, row = train_crop_epoch(settings, networks, means, optimiser, crops, memory, values["threshold"],
                                           position["epoch"], seed)
@@ -232,12 +232,12 @@ def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed
     "The run of `settings` on the crops of the training scenes of `data`: found, finished or made."
     seen = replace(data, gallery=[], protocols={}).fingerprint()
     start = object_training(settings.backbone, profile).name if settings.weights == "objects" else settings.weights
-    identity = {"recipe": recipe_to_json(settings), "data": seen, "data_name": data.name, "seed": seed, "weights": start}
+    identity = {"recipe": recipe_identity(settings), "data": seen, "data_name": data.name, "seed": seed, "weights": start}
     folder, chosen = runs_folder() / f"{settings.method}-{fingerprint(identity)}", choose_device(device)
 
     def make():
         network, log = train_crops(settings, data, profile, folder, seed, chosen)
-        return network.state_dict(), {"device": device_name(chosen), "log": log}
+        return network.state_dict(), {"recipe": recipe_to_json(settings), "device": device_name(chosen), "log": log}
 
     def load(facts):
         network = random_crop_network(settings)

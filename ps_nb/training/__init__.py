@@ -1,15 +1,15 @@
 """Memories, objectives and the training loop."""
 
 from .memory import InstanceMemory, PersonMemory
-from .identities import NoObjective
+from .identities import Classification, DetectionOnly, NoObjective
 from .contexts import ContextObjective, Contexts
 from .region_siamese import RegionSiameseObjective, describe_everybody, fuse
 from .loop import Objective, Schedule, train
 from .crops import CropNetwork, CropTraining, crop_batch, describe_crops, training_crops
-from .starting_weights import ObjectTraining, object_weights, spread_features
+from .starting_weights import ObjectTraining, object_weights, whiten_features
 
 __all__ = [
-    "ContextObjective", "Contexts", "CropNetwork", "CropTraining", "InstanceMemory", "NoObjective", "ObjectTraining",
-    "Objective", "PersonMemory", "RegionSiameseObjective", "Schedule", "crop_batch", "describe_crops",
-    "describe_everybody", "fuse", "object_weights", "spread_features", "train", "training_crops",
+    "Classification", "ContextObjective", "Contexts", "CropNetwork", "CropTraining", "DetectionOnly", "InstanceMemory",
+    "NoObjective", "ObjectTraining", "Objective", "PersonMemory", "RegionSiameseObjective", "Schedule", "crop_batch",
+    "describe_crops", "describe_everybody", "fuse", "object_weights", "train", "training_crops", "whiten_features",
 ]

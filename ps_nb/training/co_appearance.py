@@ -27,7 +27,7 @@ class Mining:
     beta: float = 0.1
     rounds: int = 3
     unique: bool = True
-    share: float = 0.01  # of the others, the hardest negatives
+    hard_negative_ratio: float = 0.01  # of the others, the hardest negatives
     temperature: float = 0.1
     warm_up_epochs: int = 4  # epochs without mining; from the released code, not printed
 
@@ -39,14 +39,9 @@ class CoAppearanceObjective(nn.Module, Objective):
 
     def __init__(self, scenes: list[Scene], detector: DetectorSettings, settings: Mining = Mining()):
         super().__init__()
-        check_member_loss(settings.share, settings.temperature)
-        self.settings, self.epoch = settings, 0
+        check_member_loss(settings.hard_negative_ratio, settings.temperature)
+        self.settings, self.warm_up_epochs, self.epoch = settings, settings.warm_up_epochs, 0
         self.memory = PersonMemory([len(scene) for scene in scenes], detector.feature_size)
-
-    @property
-    def warm_up_epochs(self) -> int:
-        "Epochs before mining begins."
-        return self.settings.warm_up_epochs
 
     @property
     def log(self) -> dict[str, float]:
@@ -80,7 +75,7 @@ class CoAppearanceObjective(nn.Module, Objective):
         "`mining`: Eq. 6 over the sampled people."
         people = sampled.persons >= 0
         members = self.members(sampled.scenes[people], self.memory.rows(sampled.scenes, sampled.persons)[people])
-        loss = member_loss(pick(sampled.features, people), self.memory.features, members, self.settings.share,
+        loss = member_loss(pick(sampled.features, people), self.memory.features, members, self.settings.hard_negative_ratio,
                            self.settings.temperature)
         return {"mining": loss}
 

@@ -28,19 +28,19 @@ from .memory import InstanceMemory
 class Contexts:
     "Clusters of boxes with detection, memory and scene context, without identities (Yan et al. 2022)."
 
-    temperature: float = 0.05  # from the released code, like neighbours, expansion, slack, least and margin
+    temperature: float = 0.05  # from the released code, like k1, k2, eps_gap, min_samples and margin
     momentum: float = 0.2  # γ
-    neighbours: int = 30  # k1
-    expansion: int = 6  # k2
-    reach: float = 0.7  # ε
-    slack: float = 0.02
-    least: int = 4
+    k1: int = 30
+    k2: int = 6
+    eps: float = 0.7  # ε
+    eps_gap: float = 0.02
+    min_samples: int = 4
     scene_context: bool = True
     instance_weight: float = 1.0  # α1; detection context is left out where both weights are 0
     background_weight: float = 0.25  # α2
     margin: float = 0.3
     form: Literal[FORMS] = "inner"
-    share: float = 0.6  # λ; memory context is left out where it is 1
+    hard_negative_ratio: float = 0.6  # λ, of the sum of all negatives' confidences; memory context is left out where it is 1
     strategy: Literal[STRATEGIES] = "confidence"
 
     crops = None  # no field: nothing is learned from crops first
@@ -67,9 +67,10 @@ class ContextObjective(nn.Module, Objective):
         super().__init__()
         self.memory = InstanceMemory(scenes, detector.feature_size, settings.momentum)
         self.settings = settings
-        self.clustering = dict(neighbours=settings.neighbours, expansion=settings.expansion, reach=settings.reach,
-                               slack=settings.slack, least=settings.least, scene_context=settings.scene_context)
-        self.contrast = dict(temperature=settings.temperature, share=settings.share, strategy=settings.strategy)
+        self.clustering = dict(k1=settings.k1, k2=settings.k2, eps=settings.eps,
+                               eps_gap=settings.eps_gap, min_samples=settings.min_samples, scene_context=settings.scene_context)
+        self.contrast = dict(temperature=settings.temperature, hard_negative_ratio=settings.hard_negative_ratio,
+                             strategy=settings.strategy)
         self.quadruplet = dict(instance_weight=settings.instance_weight, background_weight=settings.background_weight,
                                margin=settings.margin, form=settings.form)
         self.register_buffer("threshold", torch.tensor(torch.inf, dtype=torch.float64))  # of independence, once known

@@ -25,7 +25,7 @@ from ..data.scenes import Scene
 from ..detector.backbones import Backbone, normalise
 from ..detector.inference import device_of
 from ..detector.parts import split_parts
-from ..devices import alone, choose_device, place
+from ..devices import choose_device, place, single_process
 from ..evaluation.metrics import box_overlap
 from ..losses.matching import online_instance_matching
 from .loop import CheckpointKeeper, Schedule, check_finite, computing_in, descend, new_optimiser, train_epochs
@@ -42,7 +42,7 @@ class CropTraining:
     epochs: int = 127
     batch_size: int = 256
     learning_rate: float = 0.001
-    drop_epochs: tuple[int, ...] = (85,)  # a tenth of the rate from there on
+    milestones: tuple[int, ...] = (85,)  # a tenth of the rate from there on
     queue_size: int = 0  # of matching, where the heads do not classify
     scale: float = 16.0  # likewise
 
@@ -247,7 +247,8 @@ class CropMatching(nn.Module):
 
 # %% ../../nbs/07_training/04_crops.ipynb #fce28d71
 def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: torch.optim.Optimizer, crops: list[np.ndarray],
-                         labels: np.ndarray, settings: CropTraining, epoch: int, seed: int, precision: str, clip: float) -> dict:
+                         labels: np.ndarray, settings: CropTraining, epoch: int, seed: int, precision: str,
+                         max_grad_norm: float) -> dict:
     "One pass over the crops in random order; mean loss `identity` and the share classified rightly on the way, `right`."
     draw = numpy_generator(seed, "crops epoch", epoch)
     torch.manual_seed(derived_seed(seed, "crops dropout", epoch))
@@ -261,7 +262,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
         with computing_in(precision, device):
             features = describe_crops(searcher, images)
         loss, scores = teacher(searcher, features, target)
-        descend(loss, optimiser, clip=clip, clipped=searcher)
+        descend(loss, optimiser, clip=max_grad_norm, clipped=searcher)
         teacher.update(features, torch.from_numpy(labels[chosen]))
         total += loss.detach() * len(chosen)
         right += (scores.argmax(dim=1) == target).sum()
@@ -269,12 +270,13 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
     return {"identity": float(total) / len(order), "right": float(right) / known}
 
 # %% ../../nbs/07_training/04_crops.ipynb #d9b0bca0
-@alone()
+@single_process()
 def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTraining, schedule: Schedule, folder: str | Path,
                    seed: int = 0, device: str = "auto", precision: str = "auto") -> tuple[list[dict], str]:
     """Teach `searcher` to tell the people of `scenes` apart, by its classifier or, without one, by matching. Returns the log,
-    a row an epoch, and the precision used. Momentum, weight decay, clipping and the shares of the rate are those of `schedule`,
-    the training in scenes that follows. Goes on from the checkpoint in `folder`. Raises `UserError` when nobody has an identity.
+    a row an epoch, and the precision used. Momentum, weight decay, clipping and the learning rate's multipliers are those of
+    `schedule`, the training in scenes that follows. Goes on from the checkpoint in `folder`. Raises `UserError` when nobody has
+    an identity.
     """
     classifies = searcher.settings.heads == "softmax"
     crops, labels = training_crops(scenes, seed) if classifies else crops_of_everybody(scenes)
@@ -289,10 +291,10 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     keeper = CheckpointKeeper(Path(folder) / "checkpoint.pt", settings, searcher=searcher, optimiser=optimiser, teacher=teacher)
 
     def one_epoch(position):
-        rate = settings.learning_rate * 0.1 ** sum(position["epoch"] >= each for each in settings.drop_epochs)
+        rate = settings.learning_rate * 0.1 ** sum(position["epoch"] >= each for each in settings.milestones)
         for group in optimiser.param_groups:
-            group["lr"] = rate * group["share"]
+            group["lr"] = rate * group["learning_rate_multiplier"]
         return train_epoch_on_crops(searcher, teacher, optimiser, crops, labels, settings, position["epoch"], seed, precision,
-                                    schedule.clip)
+                                    schedule.max_grad_norm)
 
     return train_epochs(settings.epochs, one_epoch, keeper, "crops: "), precision

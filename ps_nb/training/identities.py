@@ -17,7 +17,7 @@ from ..core import UserError
 from ..data.loading import SceneBatches
 from ..data.scenes import Scene
 from ..detector.inference import embed_scenes
-from ..detector.settings import DetectorSettings, Sampled, Searcher
+from ..detector.settings import BACKGROUND, DetectorSettings, Sampled, Searcher
 from ..devices import send
 from ..losses.matching import EMPTY_PLACES, online_instance_matching
 from ..losses.softmax import sampled_softmax
@@ -39,7 +39,7 @@ class Matching:
     scale: float = 30.0  # 10 in the authors' code, 30 in most later ones
     momentum: float = 0.5
     fill: bool = False  # start the table from the features of the starting weights, not from zero
-    share: float = 1.0  # weight of the matching loss beside those of detection
+    loss_weight: float = 1.0  # weight of the matching loss beside those of detection
     crops: CropTraining | None = None  # matching of cut-out people, which comes first
     empty_places: Literal[EMPTY_PLACES] = later("left_out")  # of the queue: left out of the softmax, or counted with exp(0)
 
@@ -68,7 +68,7 @@ class IdentityObjective(nn.Module, Objective):
         identities = send(self.identities(sampled.scenes, sampled.persons), sampled.features.device)
         loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue,
                                         self.settings.scale, self.settings.empty_places)
-        return {"matching": self.settings.share * loss}
+        return {"matching": self.settings.loss_weight * loss}
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
@@ -102,7 +102,7 @@ class ClassificationObjective(nn.Module, Objective):
         if sampled.classes is None:
             raise UserError("this searcher does not classify identities: choose a detector with softmax heads")
         identities = send(self.identities(sampled.scenes, sampled.persons), sampled.classes.device)
-        targets = torch.where(identities == -2, sampled.classes.shape[1] - 1, identities)
+        targets = torch.where(identities == BACKGROUND, sampled.classes.shape[1] - 1, identities)
         settings = self.settings
         return {"identity": sampled_softmax(sampled.classes, targets, settings.sampled_classes, settings.average_over)}
 

@@ -37,32 +37,32 @@ class Schedule:
     epochs: int = 20
     batch_size: int = 4  # scenes, over all processes
     learning_rate: float = 0.003
-    shares: tuple[tuple[str, float], ...] = ()  # (beginning of a parameter's name, share of the rate): the first that fits
+    learning_rate_multipliers: tuple[tuple[str, float], ...] = ()  # (beginning of a name, multiplier): the first that fits
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up_steps: int = 500
-    warm_up_from: float = 0.01  # share of the learning rate at step 0
-    drop_epochs: tuple[int, ...] = (16,)
-    drop: float = 0.1
-    clip: float = 10.0  # largest norm of the whole gradient
+    warm_up_factor: float = 0.01  # of the learning rate, at step 0
+    milestones: tuple[int, ...] = (16,)
+    gamma: float = 0.1  # of the learning rate, at each milestone
+    max_grad_norm: float = 10.0  # largest norm of the whole gradient
     accumulation: int = 1  # batches to one step
 
 
 def rate_at(schedule: Schedule, epoch: int, batch: int, batches: int) -> float:
     "Learning rate for batch number `batch` of `batches` in `epoch`, all counted from 0."
     step = (epoch * batches + batch) / schedule.accumulation
-    warm = min(1.0, schedule.warm_up_from + (1 - schedule.warm_up_from) * step / max(1, schedule.warm_up_steps))
-    return schedule.learning_rate * warm * schedule.drop ** sum(epoch >= each for each in schedule.drop_epochs)
+    warm = min(1.0, schedule.warm_up_factor + (1 - schedule.warm_up_factor) * step / max(1, schedule.warm_up_steps))
+    return schedule.learning_rate * warm * schedule.gamma ** sum(epoch >= each for each in schedule.milestones)
 
 
 def parameter_groups(searcher: nn.Module, schedule: Schedule) -> list[dict]:
-    "What the optimiser moves, grouped by its share of the learning rate; frozen parameters are left out."
+    "What the optimiser moves, grouped by its multiplier of the learning rate; frozen parameters are left out."
     groups = {}
     for name, parameter in searcher.named_parameters():
         if parameter.requires_grad:
-            share = next((share for beginning, share in schedule.shares if name.startswith(beginning)), 1.0)
-            groups.setdefault(share, []).append(parameter)
-    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+            multiplier = next((each for beginning, each in schedule.learning_rate_multipliers if name.startswith(beginning)), 1.0)
+            groups.setdefault(multiplier, []).append(parameter)
+    return [{"params": parameters, "learning_rate_multiplier": multiplier} for multiplier, parameters in groups.items()]
 
 
 def new_optimiser(searcher: nn.Module, schedule: Schedule) -> torch.optim.SGD:
@@ -168,6 +168,9 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 def load_optimiser(optimiser: torch.optim.Optimizer, state: dict) -> None:
     "Fill `optimiser`, its momenta laid out as the parameters: a fused step takes both as they lie, on each device in its way."
+    for own, saved in zip(optimiser.param_groups, state["param_groups"]):
+        if "learning_rate_multiplier" in own and "learning_rate_multiplier" not in saved:
+            raise KeyError("learning_rate_multiplier")  # saved by a version that called it otherwise
     optimiser.load_state_dict(state)
     for parameter, kept in optimiser.state.items():
         if kept.get("momentum_buffer") is not None:
@@ -200,7 +203,7 @@ def filling(path: Path) -> Iterator[None]:
 
 # %% ../../nbs/07_training/02_loop.ipynb #88126386
 def train_step(accelerator: Accelerator, searcher: Searcher, objective: Objective, optimiser: torch.optim.Optimizer,
-               batches: list, seeds: list[int], clip: float) -> dict[str, Tensor]:
+               batches: list, seeds: list[int], max_grad_norm: float) -> dict[str, Tensor]:
     "One optimiser step on one or more batches, then the objective's update. Returns the mean losses by name."
     optimiser.zero_grad(set_to_none=True)
     total, seen = {}, []
@@ -211,7 +214,7 @@ def train_step(accelerator: Accelerator, searcher: Searcher, objective: Objectiv
         seen.append(sampled)
         for name, value in losses.items():
             total[name] = total.get(name, 0) + value.detach() / len(batches)
-    accelerator.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], clip)
+    accelerator.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], max_grad_norm)
     optimiser.step()
     for sampled in seen:
         objective.update(sampled)
@@ -327,12 +330,12 @@ def train_epoch(accelerator: Accelerator, searcher: Searcher, objective: Objecti
         if len(group) < schedule.accumulation and not last:
             continue
         for parameters in optimiser.param_groups:
-            parameters["lr"] = parameters["share"] * rate_at(schedule, epoch, number, len(batches))
+            parameters["lr"] = parameters["learning_rate_multiplier"] * rate_at(schedule, epoch, number, len(batches))
         seeds = [derived_seed(seed, "draws", epoch, number, place) for place in range(len(group))]
         torch.manual_seed(seeds[0])  # for whatever draws globally, dropout for one
         with enough_memory(f"lower the batch size of the schedule, now {schedule.batch_size}, or the size of the scenes, now "
                            f"{batch.images.shape[2]}×{batch.images.shape[3]}; the last checkpoint is unharmed"):
-            losses = train_step(accelerator, searcher, objective, optimiser, group, seeds, schedule.clip)
+            losses = train_step(accelerator, searcher, objective, optimiser, group, seeds, schedule.max_grad_norm)
         for name, value in (losses | {"steps": torch.ones((), device=accelerator.device)}).items():
             totals[name] = totals.get(name, 0) + value
         group, position["batch"] = [], number + 1
@@ -375,8 +378,7 @@ def train(
     precision = searcher_precision(searcher, scenes, augmentation, device, precision)
     accelerator = prepare_accelerator(choose_device(device), precision)
     plain, objective = place(searcher, accelerator.device), objective.to(accelerator.device)
-    share = accelerator.process_index, accelerator.num_processes
-    batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed, share=share)
+    batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed, accelerator.process_index, accelerator.num_processes)
     searcher, optimiser = accelerator.prepare(plain, new_optimiser(plain, schedule))
     keeper = CheckpointKeeper(Path(folder) / "checkpoint.pt", schedule, searcher=plain, objective=objective, optimiser=optimiser)
 

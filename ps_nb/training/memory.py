@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from ..clustering.mining import mine
 from ..data.scenes import Scene
-from ..detector.settings import Sampled
+from ..detector.settings import BACKGROUND, Sampled
 from ..devices import occurrence, pick, send, several_processes
 from ..losses.contrast import cluster_centroids
 
@@ -105,14 +105,14 @@ class InstanceTable(nn.Module):
 
 # %% ../../nbs/07_training/01_memory.ipynb #8b8ad238
 class PersonTable:
-    "One number for each (scene, person), looked up for many at once, on the processor. Background gets -2."
+    "One number for each (scene, person), looked up for many at once, on the processor; `BACKGROUND` for a region of none."
 
     def __init__(self, values: list[np.ndarray]):
         self.offsets = torch.as_tensor(np.concatenate([[0], np.cumsum([len(each) for each in values])]))
-        self.values = torch.as_tensor(np.concatenate([*values, [-2]]).astype(np.int64))
+        self.values = torch.as_tensor(np.concatenate([*values, [BACKGROUND]]).astype(np.int64))
 
     def __call__(self, scenes: Tensor, persons: Tensor) -> Tensor:
-        "(R,) value of each region's person, -2 where `persons` is -1."
+        "(R,) value of each region's person, `BACKGROUND` where it shows none."
         row = torch.where(persons >= 0, self.offsets[scenes] + persons, len(self.values) - 1)
         return self.values[row]
 

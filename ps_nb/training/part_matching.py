@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from ..core import UserError
 from ..data.loading import SceneBatches
-from ..data.scenes import Scene
+from ..data.scenes import UNLABELLED, Scene
 from ..detector.inference import embed_scenes
 from ..detector.parts import PART_NAMES, flatten_parts, split_parts
-from ..detector.settings import DetectorSettings, Sampled, Searcher
+from ..detector.settings import BACKGROUND, DetectorSettings, Sampled, Searcher
 from ..devices import send
 from ..losses.matching import EMPTY_PLACES, cosine_verification, shared_mean
 from .crops import CropTraining
@@ -50,8 +50,9 @@ def find_partners(parts: nn.ModuleList, sampled: Sampled, features: Tensor) -> t
     identity, *key = (send(each, features.device) for each in (parts[0].identities(sampled.scenes, sampled.persons),
                                                                sampled.scenes, sampled.persons))
     rows = torch.arange(kept, device=identity.device)
-    whose = torch.cat([rows.where(rows < labelled, -1), identity])
-    known = torch.cat([partners[:kept].any(dim=2).all(dim=1), identity > -2])  # rows that were filled, regions with a person
+    whose = torch.cat([rows.where(rows < labelled, UNLABELLED), identity])
+    known = torch.cat([partners[:kept].any(dim=2).all(dim=1),
+                       identity != BACKGROUND])  # rows that were filled, regions with a person
     key = torch.stack(key, dim=1)
     usable = known & (identity >= 0)[:, None]
     usable[:, kept:] &= (key[:, None] != key[None]).any(dim=2)
@@ -66,7 +67,7 @@ class PartMatching:
     scale: float = 30.0
     momentum: float = 0.5
     fill: bool = False
-    share: float = 1.0  # weight of each part's matching loss
+    loss_weight: float = 1.0  # weight of each part's matching loss
     crops: CropTraining | None = None
     margin: float = 0.4  # of the verification loss
     negatives: int = 3  # most similar strangers that each person is paired with
@@ -99,7 +100,7 @@ class PartObjective(nn.Module, Objective):
         if sampled.attention is None:
             raise UserError("this searcher has no part features: set detector.parts in its recipe")
         features = split_parts(sampled.features, len(self.parts))
-        losses = {f"matching_{name}": self.settings.share * part(replace(sampled, features=features[:, number]))["matching"]
+        losses = {f"matching_{name}": self.settings.loss_weight * part(replace(sampled, features=features[:, number]))["matching"]
                   for number, (name, part) in enumerate(zip(self.names, self.parts))}
         return losses | {"verification": self.verification(sampled, features)}
 

@@ -28,11 +28,11 @@ from .memory import PersonTable, gather_people, move_rows
 PATHS = ("both", "search", "instance")
 
 
-def fuse(features: Tensor, alone: Tensor | None, paths: str) -> Tensor:
+def fuse(features: Tensor, instance_features: Tensor | None, paths: str) -> Tensor:
     "What stands for a person (R, D), unit length: the mean of both paths, or one of them."
     if paths == "search":
         return features
-    return alone if paths == "instance" else functional.normalize(features + alone, dim=1)
+    return instance_features if paths == "instance" else functional.normalize(features + instance_features, dim=1)
 
 
 @torch.no_grad()
@@ -47,8 +47,8 @@ def describe_everybody(searcher: TwoPathSearcher, loader: SceneBatches, paths: s
 
     for batch in ahead(read, every[:: loader.batch_size], readers(device)):
         batch = batch.to(device)
-        alone = None if paths == "search" else torch.cat(searcher.embed_alone(batch))
-        parts.append(fuse(None if paths == "instance" else torch.cat(searcher.embed(batch)), alone, paths))
+        instance_features = None if paths == "search" else torch.cat(searcher.embed_instances(batch))
+        parts.append(fuse(None if paths == "instance" else torch.cat(searcher.embed(batch)), instance_features, paths))
     return torch.cat(parts)
 
 # %% ../../nbs/07_training/08_region_siamese.ipynb #9302b585
@@ -105,20 +105,21 @@ class RegionSiameseObjective(nn.Module, Objective):
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`self_consistency`, `similarity_consistency` and `contrast`, those that are asked for (Eq. 4 but detection)."
-        if sampled.alone is None and self.settings.paths != "search":
+        if sampled.instance_features is None and self.settings.paths != "search":
             raise UserError("this searcher has no instance path: choose a detector with one, or the search path alone")
         people = sampled.persons >= 0
-        features, alone = (each if each is None else pick(each, people) for each in (sampled.features, sampled.alone))
+        features, instance_features = (each if each is None else pick(each, people) for each in (sampled.features,
+                                                                                                 sampled.instance_features))
         labels = pick(self.labels, self.rows(sampled.scenes, sampled.persons)[people])
-        losses = {"self_consistency": self_consistency(features, alone)} if self.settings.self_loss else {}
+        losses = {"self_consistency": self_consistency(features, instance_features)} if self.settings.self_loss else {}
         if self.settings.inter_loss:
-            losses["similarity_consistency"] = similarity_consistency(features, alone, self.settings.similarity_scale)
-        fused = fuse(features, alone, self.settings.paths)
+            losses["similarity_consistency"] = similarity_consistency(features, instance_features, self.settings.similarity_scale)
+        fused = fuse(features, instance_features, self.settings.paths)
         return losses | {"contrast": row_contrast(fused, labels, self.memory, self.labels, self.settings.scale)}
 
     @torch.no_grad()
     def update(self, sampled: Sampled) -> None:
         "Move the rows of the people of all processes, in the order of their scenes: M ← λ M + (1 - λ) f (§3.3)."
-        fused = fuse(sampled.features, sampled.alone, self.settings.paths)
+        fused = fuse(sampled.features, sampled.instance_features, self.settings.paths)
         scenes, persons, features = gather_people(sampled, fused)
         move_rows(self.memory, self.rows(scenes, persons), features, self.settings.row_momentum)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ObjectTraining', 'ObjectClassifier', 'varied', 'cosine_rate', 'train_epoch_on_objects', 'trained_classifier',
-           'object_weights', 'read_weights', 'keep_weights', 'kept_weights', 'whiten', 'spread_features']
+           'object_weights', 'read_weights', 'keep_weights', 'kept_weights', 'whiten', 'whiten_features']
 
 # %% ../../nbs/07_training/10_starting_weights.ipynb #d4dcedaa
 import math
@@ -23,7 +23,7 @@ from ..data.loading import InputSize, read_image
 from ..data.scenes import Scene
 from ..detector.backbones import Backbone, fitting, normalise, weights_of
 from ..detector.inference import device_of, prepare
-from ..devices import alone, choose_device
+from ..devices import choose_device, single_process
 from .loop import CheckpointKeeper, check_finite, computing_in, descend, train_epochs, working_precision
 from ..twin.objects import render_objects
 
@@ -126,7 +126,7 @@ def trained_classifier(settings: ObjectTraining, checkpoint: Path, device: torch
     return classifier
 
 
-@alone()
+@single_process()
 def object_weights(settings: ObjectTraining, folder: str | Path, device: str = "auto") -> Path:
     "The safetensors file with the starting weights of `settings` in `folder`, made now if it is not there."
     path, own = Path(folder) / f"{settings.name}.safetensors", Path(folder) / settings.name
@@ -191,7 +191,7 @@ def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
+def whiten_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
     "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
     layers = [layer for layer in searcher.heads.feature.modules() if isinstance(layer, nn.Linear)]
     searcher.eval()
@@ -203,6 +203,6 @@ def spread_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
                 searcher.embed(batch.to(device_of(searcher)))
     pooled = torch.cat(rows) if rows else torch.empty(0, 1)
     if len(pooled) < 2:
-        raise UserError("the training scenes have fewer than two boxes: there is nothing to spread")
+        raise UserError("the training scenes have fewer than two boxes: there is nothing to whiten")
     for layer, part in zip(layers, pooled.split([layer.in_features for layer in layers], dim=1)):
         whiten(layer, part)

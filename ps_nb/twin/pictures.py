@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['OUTDOORS', 'THINGS', 'Thing', 'draw_thing', 'statue', 'pick_stone', 'paint_car', 'paint_bench', 'paint_rack',
            'paint_plant', 'paint_post', 'draw_shadow', 'DrawnScene', 'wide_backdrop', 'stand_things', 'fixed_things',
-           'draw_figures', 'draw_scene', 'view_of', 'hide', 'outline_box', 'widened', 'camera_exposure']
+           'draw_figures', 'draw_scene', 'view_of', 'hide', 'outline_box', 'widened', 'camera_exposure', 'draw_batch']
 
 # %% ../../nbs/03_twin/06_pictures.ipynb #97a23858
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..core import UserError, numpy_generator
+from ..core import UserError, fingerprint, numpy_generator, write_bytes
 from .painting import COLOURS, Exposure, Fabric, composite, ellipse, expose, light_figure, muted, paint
 from .painting import random_exposure, shaded, shrink
-from .people import Pose, draw_person, person, pick, random_person
+from .people import Pose, draw_person, person, random_person, weighted_choice
 from .places import Place, block, coat_on_hanger, draw_backdrop, mannequin, poster
 from .plans import ScenePlan, World, foot_of
 
@@ -87,7 +88,7 @@ def pick_stone(generator: np.random.Generator) -> tuple[int, int, int]:
 def paint_car(layer: np.ndarray, generator: np.random.Generator) -> None:
     "A car seen from the side."
     height, width = layer.shape[:2]
-    body = muted(COLOURS[pick(generator, dict(white=3, black=3, silver=3, red=1, blue=1, navy=1))], generator)
+    body = muted(COLOURS[weighted_choice(generator, dict(white=3, black=3, silver=3, red=1, blue=1, navy=1))], generator)
     scale = np.array([width, height])
     hull = np.array([[0.01, 0.55], [0.1, 0.45], [0.26, 0.42], [0.38, 0.08], [0.72, 0.06], [0.86, 0.42], [0.98, 0.5], [0.99, 0.82],
                      [0.01, 0.82]])
@@ -150,7 +151,7 @@ def paint_post(layer: np.ndarray, generator: np.random.Generator, kind: str) -> 
     "A pole, bin, bollard, sign or poster stand."
     height, width = layer.shape[:2]
     wide = width / height
-    metal = muted(COLOURS[pick(generator, dict(charcoal=3, grey=2, green=1, navy=1))], generator)
+    metal = muted(COLOURS[weighted_choice(generator, dict(charcoal=3, grey=2, green=1, navy=1))], generator)
     if kind in ("pole", "bollard"):
         block(layer, 0.2 * wide, 0.0, 0.8 * wide, 1.0, metal)
         block(layer, 0.0, 0.9, wide, 1.0, shaded(metal, 0.8))
@@ -160,7 +161,7 @@ def paint_post(layer: np.ndarray, generator: np.random.Generator, kind: str) -> 
         block(layer, 0.0, 0.02, wide, 0.16, shaded(metal, 0.75))
     elif kind == "sign":
         block(layer, 0.45 * wide, 0.3, 0.55 * wide, 1.0, (96, 98, 102))
-        block(layer, 0.0, 0.0, wide, 0.42, muted(COLOURS[pick(generator, dict(blue=3, green=2, red=1))], generator))
+        block(layer, 0.0, 0.0, wide, 0.42, muted(COLOURS[weighted_choice(generator, dict(blue=3, green=2, red=1))], generator))
         pictogram = ((0.5, 0.09, 0.028, 0.032), (0.5, 0.21, 0.035, 0.08), (0.46, 0.33, 0.014, 0.06), (0.54, 0.33, 0.014, 0.06))
         for x, y, a, b in pictogram:
             paint(layer, ellipse(x * width, y * height, a * height, b * height), Fabric((236, 236, 236)), height)
@@ -219,10 +220,11 @@ def stand_things(plan: ScenePlan, world: World, generator: np.random.Generator) 
     for each, foot in zip(plan.appearances, feet):
         if generator.random() < world.hidden:
             aside = each.height * generator.normal(0, 0.09)
-            things.append((foot + 0.04 * each.height, each.x + aside, pick(generator, covers)))
+            things.append((foot + 0.04 * each.height, each.x + aside, weighted_choice(generator, covers)))
     for _ in range(3 * generator.poisson(world.things)):
         height = 0.16 + 0.4 * generator.random() ** 1.5
-        thing = (foot_of(plan.place, height, 1.7), generator.uniform(0, plan.width / plan.height), pick(generator, weights))
+        thing = (foot_of(plan.place, height, 1.7), generator.uniform(0, plan.width / plan.height),
+                 weighted_choice(generator, weights))
         half = 0.5 * THINGS[thing[2]].width * THINGS[thing[2]].metres * height / 1.7
         free = all(foot > thing[0] or abs(each.x - thing[1]) > half for each, foot in zip(plan.appearances, feet))
         if free and generator.random() < 1 / 3:
@@ -236,7 +238,7 @@ def fixed_things(plan: ScenePlan, world: World, seed: int) -> list[tuple[float, 
     things = []
     for _ in range(int(world.things)):
         foot = plan.place.horizon + (1 - plan.place.horizon) * (0.15 + 0.6 * generator.random() ** 2)
-        things.append((foot, generator.uniform(0, plan.width / plan.height), pick(generator, weights)))
+        things.append((foot, generator.uniform(0, plan.width / plan.height), weighted_choice(generator, weights)))
     return things
 
 # %% ../../nbs/03_twin/06_pictures.ipynb #7b59329f
@@ -327,3 +329,19 @@ def camera_exposure(plan: ScenePlan, world: World, seed: int) -> Exposure:
     cast = tuple(a * b for a, b in zip(lasting.cast, moment.cast))
     return Exposure(lasting.gain * moment.gain, lasting.gamma * moment.gamma, cast, lasting.blur + moment.blur,
                     lasting.noise + moment.noise)
+
+# %% ../../nbs/03_twin/06_pictures.ipynb #363dc3d3
+def draw_batch(plans: list[ScenePlan], world: World, seed: int, folder: Path) -> list[dict]:
+    "Draw some pictures into `folder`; returns the record of each. Raises `UserError` when one cannot be written."
+    records = []
+    for plan in plans:
+        drawn = draw_scene(plan, world, seed)
+        _, content = cv2.imencode(".jpg", cv2.cvtColor(drawn.image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 92])
+        write_bytes(folder / plan.name, content.tobytes())
+        there = plan.appearances
+        records.append(dict(
+            name=plan.name, picture=fingerprint(content.tobytes()), split=plan.split, camera=plan.camera, width=plan.width,
+            height=plan.height,
+            boxes=drawn.boxes.tolist(), hidden=drawn.hidden.tolist(), persons=[each.person for each in there],
+            groups=[each.group for each in there], labelled=[each.labelled for each in there]))
+    return records

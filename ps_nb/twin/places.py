@@ -14,7 +14,7 @@ import numpy as np
 
 from ..core import numpy_generator
 from .painting import COLOURS, Fabric, clutter, composite, ellipse, muted, paint, shaded, shrink, smooth_field
-from .people import Body, Pose, add_trunk, draw_person, pick, random_person
+from .people import Body, Pose, add_trunk, draw_person, random_person, weighted_choice
 
 # %% ../../nbs/03_twin/04_places.ipynb #36554d01
 KINDS = ("street", "shops", "park", "campus", "mall")
@@ -39,7 +39,7 @@ class Place:
 def random_place(number: int, seed: int) -> Place:
     "The place `number` of a world, photographed at eye height or from above."
     generator = numpy_generator(seed, "place", number)
-    kind = pick(generator, {"street": 3, "shops": 3, "park": 2, "campus": 2, "mall": 2})
+    kind = weighted_choice(generator, {"street": 3, "shops": 3, "park": 2, "campus": 2, "mall": 2})
     camera_height = float(generator.uniform(1.4, 2.4))
     return Place(number, kind, float(generator.uniform(0.14, 0.34)), camera_height, float(generator.uniform(-1, 1)),
                  0.0 if kind == "mall" else float(generator.uniform(0, 1)))
@@ -64,7 +64,8 @@ def draw_ground(layer: np.ndarray, place: Place, generator: np.random.Generator)
     "Sky above the horizon, ground with its lines below."
     size, width = layer.shape[:2]
     horizon = int(place.horizon * size)
-    sky = np.array([muted(COLOURS[pick(generator, {"sky": 3, "silver": 2, "white": 1})], generator, 12), (226, 228, 230)])
+    sky = np.array([muted(COLOURS[weighted_choice(generator, {"sky": 3, "silver": 2, "white": 1})], generator, 12),
+                    (226, 228, 230)])
     base = np.array([muted(colour, generator, 8) for colour in GROUNDS[place.kind]], np.float32)
     for rows, ends in ((slice(0, horizon), sky), (slice(horizon, size), base[::-1] * [[0.92], [1.08]])):
         ramp = np.linspace(0, 1, max(1, rows.stop - rows.start))[:, None, None]
@@ -168,13 +169,13 @@ def draw_shop(layer: np.ndarray, left: float, right: float, base: float, tall: f
     x = left + 0.25 * tall
     while x < right - 0.2 * tall:
         height = int(0.56 * tall * size)
-        kind = pick(generator, {"mannequin": 3, "coat": 2, "poster": 2, "nothing": 3})
+        kind = weighted_choice(generator, {"mannequin": 3, "coat": 2, "poster": 2, "nothing": 3})
         if kind != "nothing" and height >= 8:
             item = {"mannequin": mannequin, "coat": coat_on_hanger, "poster": poster}[kind](generator, height)
             composite(layer[:, :, :3], item, int(x * size - item.shape[1] / 2), int(sill * size) - height)
         x += tall * generator.uniform(0.3, 0.6)
-    awning = Fabric(muted(COLOURS[pick(generator, dict(red=3, green=2, navy=2, white=1, orange=1))], generator), (232, 230, 224),
-                    "stripes" if generator.random() < 0.5 else "plain", 0.3 * tall)
+    awning = Fabric(muted(COLOURS[weighted_choice(generator, dict(red=3, green=2, navy=2, white=1, orange=1))], generator),
+                    (232, 230, 224), "stripes" if generator.random() < 0.5 else "plain", 0.3 * tall)
     lower = top + 0.25 * tall
     outline = np.array([[left, top], [right, top], [right + 0.04 * tall, lower], [left - 0.04 * tall, lower]])
     paint(layer, outline * size, awning, size)
@@ -182,7 +183,8 @@ def draw_shop(layer: np.ndarray, left: float, right: float, base: float, tall: f
 # %% ../../nbs/03_twin/04_places.ipynb #a179b42f
 def draw_facade(layer: np.ndarray, left: float, right: float, base: float, tall: float, generator: np.random.Generator) -> None:
     "A wall with rows of windows and a door between two x, standing on `base`; `tall` is one storey."
-    wall = muted(COLOURS[pick(generator, dict(beige=4, silver=3, rust=2, khaki=2, grey=2, white=2, brown=1))], generator, 14)
+    wall = muted(COLOURS[weighted_choice(generator, dict(beige=4, silver=3, rust=2, khaki=2, grey=2, white=2, brown=1))],
+                 generator, 14)
     top = base - tall * generator.uniform(2.5, 6)
     block(layer, left, top, right, base, wall)
     block(layer, left, top, right, top + 0.12 * tall, shaded(wall, 0.8))

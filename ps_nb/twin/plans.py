@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core import numpy_generator
-from .people import pick
+from .people import weighted_choice
 from .places import Place, random_place
 
 # %% ../../nbs/03_twin/05_plans.ipynb #a3431b21
@@ -72,7 +72,7 @@ FIRST_CUHK_WORLD = World(
 )
 CUHK_WORLDS = {
     1: FIRST_CUHK_WORLD,
-    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.34, 0.26, 0.20, 0.20), hidden=0.32, exposure=0.22, blur=1.6,
+    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.34, 0.26, 0.20, 0.20), hidden=0.32, exposure=0.2, blur=1.45,
                noise=3.0),
 }
 
@@ -163,7 +163,7 @@ def group_people(
     "Groups that hold `count` labelled people together: for each group, its members, True where labelled."
     groups = []
     while count > 0:
-        size = min(count, 1 + int(pick(generator, {str(i): weight for i, weight in enumerate(world.group_sizes)})))
+        size = min(count, 1 + int(weighted_choice(generator, {str(i): weight for i, weight in enumerate(world.group_sizes)})))
         companion = generator.random() < world.companions
         groups.append([True] * size + [False] * companion)
         count -= size
