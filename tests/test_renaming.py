@@ -23,8 +23,8 @@ FINGERPRINTS = {  # of commit 9e31783, before any field was renamed
     "rsiam": (rsiam("paper"), "6424872823fd"),
     "joint": (joint("paper"), "d2013b735e6b"),
     "cucps": (cucps("paper", "prw"), "4c345453c2ee"),
-    "oim": (oim("small"), "40454bc48350"),
-    "ctxg": (ctxg("small"), "6365a3f27e68"),
+    "oim": (oim("smoke"), "870878581b7b"),
+    "ctxg": (ctxg("smoke"), "055cc4e1895c"),
     "spcl": (two_step("spcl", "small"), "965779197f6a"),
 }
 

@@ -52,7 +52,7 @@ def in_three_digits(number: int) -> str:
             return f"{number / size:.3g}{letter}"
     return str(number)
 
-
+# %% ../../nbs/09_figures/04_architecture.ipynb #7c1b2d90
 WIDE, HIGH = 1.4, 0.75  # inches of a column and of a row
 
 

@@ -94,7 +94,7 @@ def misfits(value: dict, kind: type) -> list[str]:
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #ede68c5a
 OPTIONAL = {"queue_size", "negatives", "sampled_classes", "rounds", "warm_up_epochs", "warm_up_steps", "frozen_groups",
-            "found_copies", "background_copies", "drop_epochs", "shares", "parts"}  # may be 0 or empty, others not
+            "found_copies", "background_copies", "milestones", "learning_rate_multipliers", "parts"}  # may be 0 or empty
 LARGEST = 10**9
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
