@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ps_nb.clustering.density import choose_eps
 from ps_nb.core import UserError
 from ps_nb.data.scenes import Detections, Scene
 from ps_nb.data.training_sets import with_boxes, without_identities
@@ -127,3 +128,31 @@ def test_words_that_do_not_exist():
         hard_negatives(features, 0.5, "luck", 0.05)
     with pytest.raises(UserError, match="choose one of inner, euclidean"):
         quadruplet(features, torch.arange(3), features, form="cosine")
+
+
+def test_eps_is_fixed_or_chosen_before_the_first_or_every_epoch():
+    generator = np.random.default_rng(0)
+    scenes = [Scene(f"{number}.jpg", f"{number}.jpg", 99, 99, [[9 * i, 0, 9 * i + 8, 20] for i in range(4)], [-1] * 4)
+              for number in range(40)]
+    places = np.repeat(np.arange(40), 4)
+    people = np.tile(np.arange(4), 40) + 4 * (places // 4)  # everybody is in four scenes
+
+    def noisy(noise):
+        rows = np.random.default_rng(5).standard_normal((40, 8))[people] + noise * generator.standard_normal((160, 8))
+        return torch.nn.functional.normalize(torch.from_numpy(rows.astype(np.float32)), dim=1)
+
+    early, late = noisy(0.3), noisy(0.6)
+    wanted = [choose_eps(features, places, 8, 3, 2, bound=0.05) for features in (early, late)]
+    assert wanted[0] != wanted[1]
+    found = {}
+    for choice in ("fixed", "first", "every"):
+        settings = Contexts(k1=8, k2=3, min_samples=2, eps=0.42, eps_choice=choice, wrong_share=0.05)
+        objective = ContextObjective(scenes, DetectorSettings(feature_size=8), settings)
+        for epoch, features in enumerate((early, late)):
+            objective.memory.features.copy_(features)
+            objective.begin_epoch(epoch)
+            found.setdefault(choice, []).append(objective.log["eps"])
+        restored = ContextObjective(scenes, DetectorSettings(feature_size=8), settings)
+        restored.load_state_dict(objective.state_dict())
+        assert float(restored.eps) == objective.log["eps"]  # a resumed run goes on with it
+    assert found == {"fixed": [0.42, 0.42], "first": [wanted[0]] * 2, "every": wanted}

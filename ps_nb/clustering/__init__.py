@@ -1,7 +1,7 @@
 """Clusters of unlabelled people, and how good they are."""
 
 from .density import (
-    density_clusters, independence_threshold, jaccard_distances, reliable_clusters, scene_mates, self_paced_clusters,
+    choose_eps, density_clusters, independence_threshold, jaccard_distances, reliable_clusters, scene_mates, self_paced_clusters,
     separate_scene_mates,
 )
 from .first_neighbours import first_neighbour_clusters, first_neighbours
@@ -9,7 +9,7 @@ from .mining import mine, mine_pass
 from .quality import co_appearance, pair_quality, pair_scores
 
 __all__ = [
-    "co_appearance", "density_clusters", "first_neighbour_clusters", "first_neighbours", "independence_threshold",
+    "choose_eps", "co_appearance", "density_clusters", "first_neighbour_clusters", "first_neighbours", "independence_threshold",
     "jaccard_distances", "mine", "mine_pass", "pair_quality", "pair_scores", "reliable_clusters", "scene_mates",
     "self_paced_clusters", "separate_scene_mates",
 ]

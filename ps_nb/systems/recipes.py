@@ -248,11 +248,12 @@ def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
         detector = DetectorSettings(region_negative_iou=0.1, box_weight=10.0 if dataset == "cuhk-sysu" else 1.0, encoders=2)
         schedule = Schedule(epochs=22, batch_size=4, learning_rate=0.0012, warm_up_steps=2242, warm_up_factor=1 / 200,
                             milestones=(16,))
-        return Recipe("cgps", detector, Augmentation(sizes), sizes[0], schedule, Contexts(),
+        choice = "fixed" if profile == "paper" else "first"
+        return Recipe("cgps", detector, Augmentation(sizes), sizes[0], schedule, Contexts(eps_choice=choice),
                       weights="imagenet" if profile == "paper" else "objects", whitened=profile != "paper")
     base = oim(profile)
     return replace(base, name="cgps", detector=replace(base.detector, background_copies=1),
-                   objective=Contexts(k1=8, k2=3))
+                   objective=Contexts(k1=8, k2=3, eps_choice="fixed" if profile == "smoke" else "first"))
 
 
 def with_contexts(recipe: Recipe, detection: bool, memory: bool, scene: bool) -> Recipe:

@@ -204,7 +204,10 @@ def filling(path: Path) -> Iterator[None]:
 # %% ../../nbs/07_training/02_loop.ipynb #88126386
 def train_step(accelerator: Accelerator, searcher: Searcher, objective: Objective, optimiser: torch.optim.Optimizer,
                batches: list, seeds: list[int], max_grad_norm: float) -> dict[str, Tensor]:
-    "One optimiser step on one or more batches, then the objective's update. Returns the mean losses by name."
+    """One optimiser step on the sum of all losses (Xiao et al. 2016, §4.2), averaged over `batches`, then the objective's update.
+
+    Returns the mean losses by name.
+    """
     optimiser.zero_grad(set_to_none=True)
     total, seen = {}, []
     for batch, seed in zip(batches, seeds):
