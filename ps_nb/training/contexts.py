@@ -106,8 +106,8 @@ class ContextObjective(nn.Module, Objective):
 
     def begin_epoch(self, epoch: int) -> None:
         "Cluster the memory, with ε as given or chosen; `log` says what was found, and the seconds it took."
-        chosen = self.settings.eps_choice in (("first", "every") if epoch == 0 else ("every",))
-        self.log = relabel(self.memory, self.threshold, self.eps, self.settings.wrong_share if chosen else None, **self.clustering)
+        anew = self.settings.eps_choice in (("first", "every") if epoch == 0 else ("every",))
+        self.log = relabel(self.memory, self.threshold, self.eps, self.settings.wrong_share if anew else None, **self.clustering)
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`contrast` (Eq. 5) over sampled people, and, unless both its weights are 0, `quadruplet` (Eq. 3); their sum is Eq. 6."
