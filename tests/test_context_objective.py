@@ -146,7 +146,7 @@ def test_eps_is_fixed_or_chosen_before_the_first_or_every_epoch():
     assert wanted[0] != wanted[1]
     found = {}
     for choice in ("fixed", "first", "every"):
-        settings = Contexts(k1=8, k2=3, min_samples=2, eps=0.42, eps_choice=choice, wrong_share=0.05)
+        settings = Contexts(k1=8, k2=3, min_samples=2, eps=0.42, eps_choice=choice, wrong_fraction=0.05)
         objective = ContextObjective(scenes, DetectorSettings(feature_size=8), settings)
         for epoch, features in enumerate((early, late)):
             objective.memory.features.copy_(features)

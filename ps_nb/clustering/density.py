@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['UNCLUSTERED', 'EPS_GRID', 'nearest_people', 'indicator', 'mutual_neighbours', 'neighbourhoods', 'shared_weights',
            'jaccard_distances', 'consecutive_labels', 'density_clusters', 'separate_scene_mates', 'scene_mates',
-           'wrong_share', 'choose_eps', 'cluster_change', 'smallest_in_cluster', 'independence_threshold',
+           'wrong_fraction', 'choose_eps', 'cluster_change', 'smallest_in_cluster', 'independence_threshold',
            'reliable_clusters', 'self_paced_clusters']
 
 # %% ../../nbs/06_clustering/01_density.ipynb #04fe213c
@@ -141,7 +141,7 @@ def scene_mates(labels: np.ndarray, scenes: np.ndarray) -> tuple[int, int]:
 EPS_GRID = tuple(round(0.3 + 0.025 * step, 3) for step in range(19))  # 0.3 to 0.75
 
 
-def wrong_share(labels: np.ndarray, scenes: np.ndarray) -> float:
+def wrong_fraction(labels: np.ndarray, scenes: np.ndarray) -> float:
     "Share of people (N,) whose cluster holds somebody else of their own scene; 0 where there is nobody."
     return scene_mates(labels, scenes)[1] / max(1, len(labels))
 
@@ -152,7 +152,7 @@ def choose_eps(
     k1: int = 30,
     k2: int = 6,
     min_samples: int = 4,
-    bound: float = 0.03,  # of `wrong_share`
+    bound: float = 0.03,  # of `wrong_fraction`
     grid: tuple[float, ...] = EPS_GRID,  # ascending
 ) -> float:
     """The largest ε of `grid` up to which at most `bound` of all people share a cluster with somebody of their own scene.
@@ -161,7 +161,7 @@ def choose_eps(
     """
     distances, chosen = jaccard_distances(features, k1, k2, max(grid)), None
     for eps in grid:
-        if wrong_share(density_clusters(distances, eps, min_samples), scenes) > bound:
+        if wrong_fraction(density_clusters(distances, eps, min_samples), scenes) > bound:
             break
         chosen = eps
     if chosen is None:

@@ -47,7 +47,7 @@ class Contexts:
     hard_negative_ratio: float = 0.6  # λ, of the sum of all negatives' confidences; memory context is left out where it is 1
     strategy: Literal[STRATEGIES] = "confidence"
     eps_choice: Literal[EPS_CHOICES] = later("fixed")  # with the others ε is the one that `choose_eps` finds
-    wrong_share: float = later(0.03)  # the bound that it chooses by
+    wrong_fraction: float = later(0.03)  # the bound that it chooses by
 
     crops = None  # no field: nothing is learned from crops first
 
@@ -107,7 +107,7 @@ class ContextObjective(nn.Module, Objective):
     def begin_epoch(self, epoch: int) -> None:
         "Cluster the memory, with ε as given or chosen; `log` says what was found, and the seconds it took."
         anew = self.settings.eps_choice in (("first", "every") if epoch == 0 else ("every",))
-        self.log = relabel(self.memory, self.threshold, self.eps, self.settings.wrong_share if anew else None, **self.clustering)
+        self.log = relabel(self.memory, self.threshold, self.eps, self.settings.wrong_fraction if anew else None, **self.clustering)
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`contrast` (Eq. 5) over sampled people, and, unless both its weights are 0, `quadruplet` (Eq. 3); their sum is Eq. 6."
