@@ -81,7 +81,7 @@ def test_from_training_to_a_search(ps_nb, work):
     image, box = images / scene.name, ",".join(map(str, scene.boxes[0]))
 
     def answered(*options):
-        query = ("search", "query", run, "index", image, "--box", box, "--out", "answer", *options)
+        query = ("search", "query", run, "index", image, "--box", box, "--out", "answer", "--top", 1000, *options)
         status, _, error = ps_nb(*query)
         assert status == 0 and (work / "answer" / "search.png").exists()
         return [Path(person["image"]).name for person in read_json(work / "answer" / "search.json")["people"]], error

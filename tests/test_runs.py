@@ -117,6 +117,7 @@ COMMAND = "from ps_nb.cli import main; main()"
 def test_the_processes_of_a_torchrun_make_one_run(tmp_path, system):
     render_twin("cuhk-twin", tmp_path / "data", "smoke", 0)
     words = f"train {tmp_path / 'data'} --format cuhk-sysu --profile smoke --system {system} --device cpu".split()
+    words += ["--set", "schedule.batch_size=6", "--set", "schedule.epochs=1"]  # two steps: later ones drift apart by rounding
     together = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "--no-python", sys.executable]
     logs = []
     for name, launcher in (("one", []), ("two", together)):
@@ -127,7 +128,7 @@ def test_the_processes_of_a_torchrun_make_one_run(tmp_path, system):
         assert ended.stdout.count(f"training {system} on") == 1
         (run,) = (tmp_path / name).glob(f"{system}-*/run.json")
         assert not list(run.parent.glob("checkpoint*"))
-        logs.append(read_json(run)["log"][0])  # the first epoch, before small differences add up
+        logs.append(read_json(run)["log"][0])
     for name in logs[0].keys() - {"similarity_consistency"}:  # which compares the people of one process
         assert logs[1][name] == pytest.approx(logs[0][name], rel=0.01), name
 

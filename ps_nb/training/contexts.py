@@ -52,8 +52,8 @@ class Contexts:
     crops = None  # no field: nothing is learned from crops first
 
 # %% ../../nbs/07_training/07_contexts.ipynb #b47f153e
-def relabel(memory: InstanceMemory, threshold: Tensor, eps: Tensor, bound: float | None, **clustering) -> dict:
-    """Give `memory` new cluster labels and move `threshold`, on all processes alike; with a `bound`, `eps` is chosen by it first.
+def relabel(memory: InstanceMemory, threshold: Tensor, eps: Tensor, bound: float, **clustering) -> dict:
+    """Give `memory` new cluster labels and move `threshold`, on all processes alike; a `bound` above 0 chooses `eps` first.
 
     Returns what was found, with ε and the seconds. Raises `UserError` where no ε meets the bound.
     """
@@ -61,7 +61,7 @@ def relabel(memory: InstanceMemory, threshold: Tensor, eps: Tensor, bound: float
     together = several_processes()
     if not together or torch.distributed.get_rank() == 0:
         scenes = memory.scenes.cpu().numpy()
-        if bound is not None:
+        if bound:
             eps.fill_(choose_eps(memory.features, scenes, clustering["k1"], clustering["k2"], clustering["min_samples"], bound))
         labels, moved, found = self_paced_clusters(memory.features, scenes, float(threshold), eps=float(eps), **clustering)
         memory.labels.copy_(torch.from_numpy(labels))
@@ -107,7 +107,7 @@ class ContextObjective(nn.Module, Objective):
     def begin_epoch(self, epoch: int) -> None:
         "Cluster the memory, with ε as given or chosen; `log` says what was found, and the seconds it took."
         anew = self.settings.eps_choice in (("first", "every") if epoch == 0 else ("every",))
-        self.log = relabel(self.memory, self.threshold, self.eps, self.settings.wrong_fraction if anew else None, **self.clustering)
+        self.log = relabel(self.memory, self.threshold, self.eps, anew * self.settings.wrong_fraction, **self.clustering)
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`contrast` (Eq. 5) over sampled people, and, unless both its weights are 0, `quadruplet` (Eq. 3); their sum is Eq. 6."
