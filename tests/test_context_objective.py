@@ -156,3 +156,7 @@ def test_eps_is_fixed_or_chosen_before_the_first_or_every_epoch():
         restored.load_state_dict(objective.state_dict())
         assert float(restored.eps) == objective.log["eps"]  # a resumed run goes on with it
     assert found == {"fixed": [0.42, 0.42], "first": [wanted[0]] * 2, "every": wanted}
+    strict = ContextObjective(scenes, DetectorSettings(feature_size=8), replace(settings, wrong_fraction=0.0))
+    strict.memory.features.copy_(early)
+    strict.begin_epoch(0)  # a bound of nobody is a bound
+    assert strict.log["eps"] == choose_eps(early, places, 8, 3, 2, bound=0.0) < wanted[0]

@@ -79,7 +79,7 @@ def test_the_objective_has_the_numbers_of_its_recipe():
     recipe = cgps("paper")
     objective = new_objective(recipe, SearchSet("one", [Scene("a", "a.jpg", 9, 9, [[0, 0, 4, 8]], [0])], []))
     used = {"momentum": objective.memory.momentum, **objective.clustering, **objective.contrast, **objective.quadruplet}
-    used |= {"eps": float(objective.eps)} | {name: getattr(objective.settings, name) for name in ("eps_choice", "wrong_fraction")}
+    used |= {"eps": float(objective.eps), "eps_choice": objective.settings.eps_choice}
     assert used == asdict(recipe.objective)
 
 

@@ -142,7 +142,7 @@ EPS_GRID = tuple(round(0.3 + 0.025 * step, 3) for step in range(19))  # 0.3 to 0
 
 
 def wrong_fraction(labels: np.ndarray, scenes: np.ndarray) -> float:
-    "Share of people (N,) whose cluster holds somebody else of their own scene; 0 where there is nobody."
+    "Fraction of people (N,) whose cluster holds somebody else of their own scene; 0 where there is nobody."
     return scene_mates(labels, scenes)[1] / max(1, len(labels))
 
 

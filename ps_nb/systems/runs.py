@@ -37,6 +37,7 @@ from ..training.loop import Objective, searcher_precision, train
 from ..training.once import made_once
 from ..training.starting_weights import ObjectTraining, kept_weights, object_weights, whiten_features
 from ..twin.everyday import everyday_scenes
+from ..twin.plans import PRESENT
 from ..twin.render import render_twin
 
 # %% ../../nbs/12_systems/02_runs.ipynb #a00b7e9f
@@ -60,7 +61,7 @@ def search_set(name: str, profile: str, seed: int = 0) -> SearchSet:
     variable, read, twin = readers[name]
     if check_profile(profile) == "paper":
         return read(data_folder(variable, f"the official {name}"))
-    return render_twin(twin, runs_folder() / "data" / f"{twin}-{profile}-{seed}", profile, seed)
+    return render_twin(twin, runs_folder() / "data" / f"{twin}-world-{PRESENT}-{profile}-{seed}", profile, seed)
 
 
 def foreign_set(profile: str, seed: int = 0) -> SearchSet:

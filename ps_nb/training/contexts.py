@@ -52,17 +52,18 @@ class Contexts:
     crops = None  # no field: nothing is learned from crops first
 
 # %% ../../nbs/07_training/07_contexts.ipynb #b47f153e
-def relabel(memory: InstanceMemory, threshold: Tensor, eps: Tensor, bound: float, **clustering) -> dict:
-    """Give `memory` new cluster labels and move `threshold`, on all processes alike; a `bound` above 0 chooses `eps` first.
+def relabel(memory: InstanceMemory, threshold: Tensor, eps: Tensor, anew: bool, wrong_fraction: float, **clustering) -> dict:
+    """Give `memory` new cluster labels and move `threshold`, on all processes alike; where `anew`, `eps` is chosen first.
 
-    Returns what was found, with ε and the seconds. Raises `UserError` where no ε meets the bound.
+    Returns what was found, with ε and the seconds. Raises `UserError` where no ε keeps to `wrong_fraction`.
     """
     started, found = time.monotonic(), {}
     together = several_processes()
     if not together or torch.distributed.get_rank() == 0:
         scenes = memory.scenes.cpu().numpy()
-        if bound:
-            eps.fill_(choose_eps(memory.features, scenes, clustering["k1"], clustering["k2"], clustering["min_samples"], bound))
+        if anew:
+            counts = {name: clustering[name] for name in ("k1", "k2", "min_samples")}
+            eps.fill_(choose_eps(memory.features, scenes, **counts, bound=wrong_fraction))
         labels, moved, found = self_paced_clusters(memory.features, scenes, float(threshold), eps=float(eps), **clustering)
         memory.labels.copy_(torch.from_numpy(labels))
         threshold.fill_(moved)
@@ -80,7 +81,7 @@ class ContextObjective(nn.Module, Objective):
         self.memory = InstanceMemory(scenes, detector.feature_size, settings.momentum)
         self.settings = settings
         self.clustering = dict(k1=settings.k1, k2=settings.k2, eps_gap=settings.eps_gap, min_samples=settings.min_samples,
-                               scene_context=settings.scene_context)
+                               scene_context=settings.scene_context, wrong_fraction=settings.wrong_fraction)
         self.contrast = dict(temperature=settings.temperature, hard_negative_ratio=settings.hard_negative_ratio,
                              strategy=settings.strategy)
         self.quadruplet = dict(instance_weight=settings.instance_weight, background_weight=settings.background_weight,
@@ -107,7 +108,7 @@ class ContextObjective(nn.Module, Objective):
     def begin_epoch(self, epoch: int) -> None:
         "Cluster the memory, with ε as given or chosen; `log` says what was found, and the seconds it took."
         anew = self.settings.eps_choice in (("first", "every") if epoch == 0 else ("every",))
-        self.log = relabel(self.memory, self.threshold, self.eps, anew * self.settings.wrong_fraction, **self.clustering)
+        self.log = relabel(self.memory, self.threshold, self.eps, anew, **self.clustering)
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
         "`contrast` (Eq. 5) over sampled people, and, unless both its weights are 0, `quadruplet` (Eq. 3); their sum is Eq. 6."
