@@ -1476,8 +1476,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'ps_nb.training.crops.background_boxes': ( '07_training/crops.html#background_boxes',
                                                                                  'ps_nb/training/crops.py'),
                                       'ps_nb.training.crops.crop_batch': ('07_training/crops.html#crop_batch', 'ps_nb/training/crops.py'),
-                                      'ps_nb.training.crops.crops_of_everybody': ( '07_training/crops.html#crops_of_everybody',
-                                                                                   'ps_nb/training/crops.py'),
                                       'ps_nb.training.crops.cut_crops': ('07_training/crops.html#cut_crops', 'ps_nb/training/crops.py'),
                                       'ps_nb.training.crops.cut_out': ('07_training/crops.html#cut_out', 'ps_nb/training/crops.py'),
                                       'ps_nb.training.crops.describe_crops': ( '07_training/crops.html#describe_crops',

@@ -147,7 +147,7 @@ def test_descriptions_and_acf(start, tmp_path, monkeypatch):
 
 def test_searchers_and_graphs(start, tmp_path, monkeypatch):
     data, runs = start
-    crops = CropTraining(64, 32, epochs=2, batch_size=16, learning_rate=0.05, milestones=(), queue_size=8)
+    crops = CropTraining(64, 32, epochs=2, batch_size=16, learning_rate=0.05, milestones=())
     recipe = ctxg("smoke")
     recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=2), objective=replace(recipe.objective, crops=crops))
 

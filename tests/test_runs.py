@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
 def test_matching_starts_on_crops(folder, monkeypatch):
     monkeypatch.setenv("PS_NB_RUNS", str(folder))
     recipe = oim("smoke")
-    crops = CropTraining(64, 32, epochs=1, batch_size=16, learning_rate=0.05, milestones=(), queue_size=8)
+    crops = CropTraining(64, 32, epochs=1, batch_size=16, learning_rate=0.05, milestones=())
     schedule = replace(recipe.schedule, epochs=1)
     recipe = replace(recipe, schedule=schedule, objective=replace(recipe.objective, crops=crops, fill=True))
     assert recipe.detector.own_stage

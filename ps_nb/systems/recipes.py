@@ -204,7 +204,7 @@ SMALL_DETECTOR = DetectorSettings(
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
                          test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), feature_size=32)
 SMALL_MULTIPLIERS = (("backbone.scene", 1.0), ("backbone.", 0.07), ("heads.feature.", 0.0035))
-SMALL_CROPS = CropTraining(96, 48, epochs=5, batch_size=48, learning_rate=0.1, milestones=(4,), queue_size=1500)
+SMALL_CROPS = CropTraining(96, 48, epochs=9, batch_size=48, learning_rate=0.4, milestones=(7,))
 
 
 def oim(profile: str) -> Recipe:

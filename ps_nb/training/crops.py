@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['CropTraining', 'background_boxes', 'cut_out', 'crop_batch', 'standard_crops', 'cut_crops', 'known_people',
-           'training_crops', 'crops_of_everybody', 'describe_crops', 'all_crop_features', 'embed_crops', 'CropNetwork',
-           'as_images', 'in_parts', 'describe_people', 'CropClasses', 'CropMatching', 'train_epoch_on_crops',
-           'train_on_crops']
+           'training_crops', 'describe_crops', 'all_crop_features', 'embed_crops', 'CropNetwork', 'as_images',
+           'in_parts', 'describe_people', 'CropClasses', 'CropMatching', 'train_epoch_on_crops', 'train_on_crops']
 
 # %% ../../nbs/07_training/04_crops.ipynb #1ae22353
 from collections.abc import Callable
@@ -43,8 +42,7 @@ class CropTraining:
     batch_size: int = 256
     learning_rate: float = 0.001
     milestones: tuple[int, ...] = (85,)  # a tenth of the rate from there on
-    queue_size: int = 0  # of matching, where the heads do not classify
-    scale: float = 16.0  # likewise
+    scale: float = 16.0  # of matching, where the heads do not classify
 
     crops = None  # no field: no other training on crops comes before this one
 
@@ -118,8 +116,9 @@ def known_people(scenes: list[Scene]) -> np.ndarray:
     return ids
 
 
-def training_crops(scenes: list[Scene], seed: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """Crops of all labelled people of `scenes` and as many of background, and their labels (N,), background the last class.
+def training_crops(scenes: list[Scene], seed: int, background: bool = True) -> tuple[list[np.ndarray], np.ndarray]:
+    """Crops of all labelled people of `scenes` and, with `background`, as many of background, and their labels (N,), background
+    the last class.
 
     Raises `UserError` when nobody has an identity.
     """
@@ -130,18 +129,13 @@ def training_crops(scenes: list[Scene], seed: int) -> tuple[list[np.ndarray], np
         known = scene.ids >= 0
         if known.any():
             image = read_image(scene.path, scene.width, scene.height)
-            around = background_boxes(scene, int(known.sum()), sides, numpy_generator(seed, "background crops", number))
+            around = np.zeros((0, 4), np.float32)
+            if background:
+                around = background_boxes(scene, int(known.sum()), sides, numpy_generator(seed, "background crops", number))
             crops += cut_out(image, np.concatenate([scene.boxes[known], around]))
             labels += [*scene.ids[known].tolist(), *[int(ids.max()) + 1] * len(around)]
     return crops, np.array(labels)
 
-
-def crops_of_everybody(scenes: list[Scene]) -> tuple[list[np.ndarray], np.ndarray]:
-    "Crops of all people of `scenes` and their identities (N,), -1 unlabelled. Raises `UserError` when nobody has an identity."
-    ids = known_people(scenes)
-    crops = [crop for scene in progress(scenes, "cutting out people") if len(scene)
-             for crop in cut_out(read_image(scene.path, scene.width, scene.height), scene.boxes)]
-    return crops, ids
 
 # %% ../../nbs/07_training/04_crops.ipynb #b9a0f1dd
 def describe_crops(searcher: nn.Module, images: Tensor) -> Tensor:
@@ -220,7 +214,7 @@ class CropClasses(nn.Module):
 
 class CropMatching(nn.Module):
     """Crops told apart by online instance matching: `features` (N, D) of all crops, at the start, and, on the processor, their
-    `labels` (N,).
+    `labels` (N,). There is no queue.
     Features of several `parts` (Yan et al. 2019) have a memory for each, and the mean of their losses.
     """
 
@@ -229,12 +223,12 @@ class CropMatching(nn.Module):
         self.scale = settings.scale
         self.memories = nn.ModuleList()
         for part in split_parts(features, parts).unbind(dim=1):
-            memory = InstanceTable(int(labels.max()) + 1, settings.queue_size, part.shape[1]).to(features.device)
+            memory = InstanceTable(int(labels.max()) + 1, 0, part.shape[1]).to(features.device)
             memory.fill(part, labels)
             self.memories.append(memory)
 
     def forward(self, searcher: nn.Module, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        "Loss and scores (N, identities) of features (N, D) with `labels` (N,), -1 unlabelled; means over the parts."
+        "Loss and scores (N, identities) of features (N, D) with `labels` (N,); means over the parts."
         pairs = list(zip(split_parts(features, len(self.memories)).unbind(dim=1), self.memories))
         losses = [online_instance_matching(part, labels, memory.table, memory.queue, self.scale) for part, memory in pairs]
         scores = [part.detach() @ memory.table.T for part, memory in pairs]
@@ -253,7 +247,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
     draw = numpy_generator(seed, "crops epoch", epoch)
     torch.manual_seed(derived_seed(seed, "crops dropout", epoch))
     order, device = draw.permutation(len(crops)), device_of(searcher)
-    total, right, known = torch.zeros((), device=device), torch.zeros((), device=device), int((labels >= 0).sum())
+    total, right = torch.zeros((), device=device), torch.zeros((), device=device)
     searcher.train()
     for start in progress(range(0, len(order), settings.batch_size), f"crops, epoch {epoch}"):
         chosen = order[start : start + settings.batch_size]
@@ -267,7 +261,7 @@ def train_epoch_on_crops(searcher: nn.Module, teacher: nn.Module, optimiser: tor
         total += loss.detach() * len(chosen)
         right += (scores.argmax(dim=1) == target).sum()
     check_finite({"identity": total}, f"in epoch {epoch} on crops")
-    return {"identity": float(total) / len(order), "right": float(right) / known}
+    return {"identity": float(total) / len(order), "right": float(right) / len(order)}
 
 # %% ../../nbs/07_training/04_crops.ipynb #d9b0bca0
 @single_process()
@@ -279,7 +273,7 @@ def train_on_crops(searcher: nn.Module, scenes: list[Scene], settings: CropTrain
     an identity.
     """
     classifies = searcher.settings.heads == "softmax"
-    crops, labels = training_crops(scenes, seed) if classifies else crops_of_everybody(scenes)
+    crops, labels = training_crops(scenes, seed, background=classifies)
     chosen = choose_device(device)
     searcher = place(searcher, chosen).eval()
     some = crop_batch(crops[:16], settings.height, settings.width).to(chosen)

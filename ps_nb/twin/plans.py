@@ -72,8 +72,8 @@ FIRST_CUHK_WORLD = World(
 )
 CUHK_WORLDS = {
     1: FIRST_CUHK_WORLD,
-    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.34, 0.26, 0.20, 0.20), hidden=0.32, exposure=0.2, blur=1.45,
-               noise=3.0),
+    2: replace(FIRST_CUHK_WORLD, fashions=0, details=0, views=(0.50, 0.20, 0.15, 0.15), hidden=0.27, things=8.0, exposure=0.2,
+               blur=1.7, noise=5.0),
 }
 
 # %% ../../nbs/03_twin/05_plans.ipynb #c5e9bec2
