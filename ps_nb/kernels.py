@@ -84,8 +84,8 @@ def suppress_kernel(boxes, places, kept, candidates, limit, threshold, block: co
         found += tl.sum(chosen.to(tl.int32), axis=0)
         start += block
 
-# %% ../nbs/00_ground/03_kernels.ipynb #e88fe3cc
-def kept_by_kernel(boxes: Tensor, threshold: float, limit: int, block: int = 128) -> Tensor:
+# %% ../nbs/00_ground/03_kernels.ipynb #1c86f225
+def kept_by_kernel(boxes: Tensor, threshold: float, limit: int, block: int = 64) -> Tensor:
     "`first_kept` by `suppress_kernel`, `block` candidates at a time, a power of two."
     boxes = boxes.contiguous()
     kept = torch.full((len(boxes), limit), -1, dtype=torch.long, device=boxes.device)

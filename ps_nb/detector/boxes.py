@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
-from torchvision.ops import nms
 
 from ..core import torch_generator
 from ..devices import constants, send
+from ..kernels import first_kept
 
 # %% ../../nbs/04_detector/02_boxes.ipynb #c9db552b
 def pad_boxes(boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -145,12 +145,12 @@ def sample(labels: Tensor, priority: Tensor, size: int, positive_fraction: float
 def suppress(boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> tuple[Tensor, Tensor]:
     """Non-maximum suppression of (B, N, 4) boxes by their (B, N) scores; scores of -inf are never kept.
 
-    Returns indices (B, limit), best first, and (B, limit) bool: which places are filled.
+    Returns indices (B, limit), best first, and (B, limit) bool: which places are filled. Of equal scores the first is the best.
     """
-    index = torch.zeros(len(scores), limit, dtype=torch.long, device=boxes.device)
-    there = torch.zeros(index.shape, dtype=torch.bool)
-    for place, each in enumerate(zip(boxes.float(), scores.float())):
-        kept = nms(*each, threshold)[:limit]
-        index[place, : len(kept)], there[place, : len(kept)] = kept, True
-    there = send(there, boxes.device)
-    return index, there & take(scores, index).isfinite() if scores.shape[1] else there
+    if not scores.shape[1]:
+        index = torch.zeros(len(scores), limit, dtype=torch.long, device=boxes.device)
+        return index, torch.zeros_like(index, dtype=torch.bool)
+    order = scores.float().argsort(dim=1, descending=True, stable=True)
+    kept = first_kept(take(boxes.float(), order), threshold, limit)
+    index = torch.where(kept < 0, 0, order.gather(1, kept.clamp(min=0)))
+    return index, (kept >= 0) & take(scores, index).isfinite()
