@@ -54,7 +54,8 @@ def suppress_kernel(boxes, places, kept, candidates, limit, threshold, block: co
         for first in range(0, found, block):  # who overlaps somebody kept
             other = first + column
             known = other < found
-            west, north = tl.load(places + other * 4, mask=known, other=0.0), tl.load(places + other * 4 + 1, mask=known, other=0.0)
+            west = tl.load(places + other * 4, mask=known, other=0.0)
+            north = tl.load(places + other * 4 + 1, mask=known, other=0.0)
             east = tl.load(places + other * 4 + 2, mask=known, other=0.0)
             south = tl.load(places + other * 4 + 3, mask=known, other=0.0)
             width = tl.minimum(right[None, :], east[:, None]) - tl.maximum(left[None, :], west[:, None])
@@ -144,7 +145,8 @@ def cut_kernel(maps, rows, regions, scale, channels, height, width, high, wide, 
 def cut_by_kernel(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float) -> Tensor:
     "`cut` by `cut_kernel`."
     maps, (_, channels, height, width) = maps.contiguous(memory_format=torch.channels_last), maps.shape
-    regions = torch.empty(len(rows), channels, high, wide, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
+    regions = torch.empty(len(rows), channels, high, wide, dtype=maps.dtype, device=maps.device,
+                          memory_format=torch.channels_last)
     columns, block = max(2, 1 << (wide - 1).bit_length()), min(128, 1 << (channels - 1).bit_length())
     if len(rows):
         grid = (len(rows), high, -(-channels // block))

@@ -1,6 +1,7 @@
 """Every searcher computes on a device what it computes on the processor, mixes nothing with it, and seldom waits for it."""
 
 import copy
+import inspect
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pretended import DEVICE, PretendedDevice
 
+from ps_nb import kernels
 from ps_nb.core import seed_everything
 from ps_nb.data.scenes import SearchSet
 from ps_nb.detector.inference import embed_scenes
@@ -73,7 +75,6 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
         there.launches.clear()
         answered = one_step(*moved, batch, DEVICE)
         in_step, stepping = there.waits.copy(), there.launches.copy()
-        print(system.__name__, searching.total(), stepping.total(), searching.most_common(12), stepping.most_common(40))
         assert [[len(each) for each in image] for image in answers] == [[len(each) for each in image] for image in found]
         for expected, image in zip(found, answers):
             for one, other in zip(expected, image):
@@ -88,6 +89,8 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
     assert (in_step.total(), in_search.total()) == WAITS[system], (in_step, in_search)
     suppressions = stepping["ps_nb::first_kept"], searching["ps_nb::first_kept"]
     assert suppressions == SUPPRESSIONS.get(system, (1, 2))  # none of which waits
+    assert not searching["aten::native_batch_norm"] and (recipe.detector.batch_statistics or not stepping["aten::native_batch_norm"])
+    assert searching.total() < 500 and stepping.total() < 2000  # as many as a GPU is given, by one that is not recorded
 
 
 def test_images_read_ahead_of_a_device_are_those_of_their_scenes(there, tmp_path):
@@ -101,6 +104,25 @@ def test_images_read_ahead_of_a_device_are_those_of_their_scenes(there, tmp_path
         moved = embed_scenes(place(copy.deepcopy(searcher), DEVICE), scenes, recipe.test_size)
     assert np.array_equal(moved.boxes, plain.boxes) and np.allclose(moved.features, plain.features, atol=1e-4)
     assert len(plain.features) > 6 and not np.allclose(plain.features, plain.features[::-1], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp32"])
+def test_kernels_compile_for_a_gpu(kind, tmp_path, monkeypatch):
+    triton, compiler = pytest.importorskip("triton"), pytest.importorskip("triton.compiler")
+    from triton.backends.compiler import GPUTarget
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    numbers = dict.fromkeys(("channels", "height", "width", "high", "wide"), "i32") | {"scale": "fp32"}
+    cut = {"maps": f"*{kind}", "rows": "*fp32", "regions": f"*{kind}"} | numbers
+    spread = {"slopes": f"*{kind}", "rows": "*fp32", "gradient": f"*{kind}", "regions": "i32"} | numbers
+    suppress = {"boxes": "*fp32", "places": "*fp32", "kept": "*i64", "candidates": "i32", "limit": "i32", "threshold": "fp32"}
+    blocks = {"columns": 16, "block": 128}
+    for kernel, types, fixed in ((kernels.cut_kernel, cut, blocks), (kernels.spread_kernel, spread, blocks),
+                                 (kernels.suppress_kernel, suppress, {"block": 64})):
+        plain = getattr(kernel, "fn", kernel)
+        order = {name: (types | dict.fromkeys(fixed, "constexpr"))[name] for name in inspect.signature(plain).parameters}
+        source = compiler.ASTSource(fn=triton.runtime.JITFunction(plain), signature=order, constexprs=fixed)
+        assert compiler.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
 
 
 def test_what_a_gpu_would_refuse_is_refused(there):

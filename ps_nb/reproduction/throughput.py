@@ -30,6 +30,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from ..core import numpy_generator, torch_generator
 from ..data.loading import Batch, InputSize, make_batch
 from ..data.scenes import UNLABELLED, Scene
+from ..detector.compilation import compile_searcher
 from ..devices import place
 from ..training.loop import Schedule, new_optimiser, prepare_accelerator, train_step, working_precision
 
@@ -194,12 +195,14 @@ def training_step(searcher: nn.Module, objective: nn.Module, batch: Batch, sched
 
 
 def training_speed(searcher: nn.Module, objective: nn.Module, batch: Batch, schedule: Schedule, precision: str,
-                   repeats: int = 10) -> dict[str, float | None]:
+                   repeats: int = 10, compiled: bool = False) -> dict[str, float | None]:
     "Images a second of training and how well a step uses the device; None where only a GPU can say."
     device = batch.images.device
     step = training_step(searcher, objective, batch, schedule, precision)
     with FlopCounterMode(display=False) as counter:
         step()
+    if compiled:
+        compile_searcher(searcher)
     if device.type == "cuda":
         median_seconds(step, device, repeats=3)
         torch.cuda.reset_peak_memory_stats(device)
@@ -226,10 +229,10 @@ def detect_milliseconds(searcher: nn.Module, batch: Batch, repeats: int = 10) ->
 
 
 def speeds(searcher: nn.Module, objective: nn.Module, batch: Batch, schedule: Schedule, precision: str,
-           repeats: int = 10) -> dict[str, float | str | None]:
-    "All that the table above names, of a network on the device of `batch`, trained in `precision`."
+           repeats: int = 10, compiled: bool = False) -> dict[str, float | str | None]:
+    "All speeds that the table above names, of a network on the device of `batch`, trained in `precision`, perhaps compiled."
     gc.collect()
-    found = training_speed(searcher, objective, batch, schedule, precision, repeats)
+    found = training_speed(searcher, objective, batch, schedule, precision, repeats, compiled)
     share = found.pop("operations_per_second") / matrix_peak(batch.images.device, precision)
     return {"precision": precision, "train_images_per_second": found.pop("train_images_per_second"),
             "detect_milliseconds": detect_milliseconds(searcher, batch, repeats), **found, "matrix_peak_share": share}
