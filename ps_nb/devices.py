@@ -161,7 +161,8 @@ class Replays:
             play = self.record(function, *inputs)
             again = play(*inputs)
             reason = "its answer is another"
-            self.works = all(torch.allclose(one.float(), other.float(), rtol=1e-3, atol=1e-3) for one, other in zip(results, again))
+            pairs = ((one.float(), other.float()) for one, other in zip(results, again))
+            self.works = all(torch.allclose(*pair, rtol=1e-3, atol=1e-3) for pair in pairs)
         except RuntimeError as error:
             self.works, reason = False, str(error).strip().splitlines()[0]
         if self.works:
