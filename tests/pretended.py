@@ -53,11 +53,13 @@ def waits_for(func, args, kwargs) -> bool:
 
 
 class PretendedDevice(TorchDispatchMode):
-    "While it is entered, `DEVICE` is a device with numbers; `waits` counts, by line, what waits for it."
+    """While it is entered, `DEVICE` is a device with numbers; `waits` counts, by line, what waits for it, and `launches`, by
+    name, the operations that it is given, without those that only look at a tensor in another way.
+    """
 
     def __init__(self):
         super().__init__()
-        self.waits = Counter()
+        self.waits, self.launches = Counter(), Counter()
 
     def wait(self, func) -> None:
         "Count a wait for the line of the library that asked."
@@ -85,6 +87,8 @@ class PretendedDevice(TorchDispatchMode):
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
         kwargs.pop("pin_memory", None)
+        if not func.is_view:
+            self.launches[name] += 1
         found = func(*tree_map(numbers, args), **tree_map(numbers, kwargs))
         if back:
             return args[0] if name == "aten::copy_" else found

@@ -14,10 +14,11 @@ from torchvision.ops import roi_align, roi_pool
 
 from ..core import UserError
 from .backbones import DEPTHS
-from .boxes import IGNORED, POSITIVE, assign, offset_loss, overlap, priorities, sample, take
+from .boxes import IGNORED, POSITIVE, assign, offset_loss, numbered, overlap, priorities, sample, take
 from .parts import PartEncoders, RelativeAttention, largest_in_parts
 from .settings import BACKGROUND, DetectorSettings
 from ..devices import pick, send
+from ..kernels import cut
 
 # %% ../../nbs/04_detector/06_regions.ipynb #7854097b
 NOT_DRAWN = -3  # a place that no candidate was left for
@@ -78,7 +79,9 @@ def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor], c
     size, scale = tuple(side // coarser for side in settings.region_size), 1 / (coarser * settings.stride)
     if settings.region_pooling == "max":
         return roi_pool(maps.float(), boxes, size, scale)
-    if torch.is_grad_enabled() and maps.device.type == "cpu":
+    if maps.device.type != "cpu":
+        return cut(maps, numbered(boxes), *size, scale)
+    if torch.is_grad_enabled():
         return align_by_products(maps, boxes, size, scale)
     return roi_align(maps.float(), boxes, size, scale, 2, aligned=True)
 
@@ -88,9 +91,8 @@ def pool_groups(stage: nn.Sequential, regions: Tensor, parts: tuple[tuple[float,
     them come those of the third group's output over each of `parts`.
     """
     third = stage[:-1](regions)
-    maps = [each.float() for each in (third, stage[-1](third))]
-    cells = [each.amax(dim=(2, 3)) for each in maps]
-    return torch.cat([largest_in_parts(maps[0], parts), *cells] if parts else cells, dim=1)
+    cells = [each.amax(dim=(2, 3)).float() for each in (third, stage[-1](third))]
+    return torch.cat([largest_in_parts(third, parts).float(), *cells] if parts else cells, dim=1)
 
 
 class TwoEncoders(nn.Module):

@@ -18,7 +18,7 @@ from torchvision.ops import DeformConv2d, roi_align, sigmoid_focal_loss
 from ..core import UserError
 from ..data.loading import Batch
 from .backbones import Backbone, FeaturePyramid, normalise
-from .boxes import IGNORED, POSITIVE, assign, clip, overlap, pad_boxes, take
+from .boxes import IGNORED, POSITIVE, assign, clip, numbered, overlap, pad_boxes, take
 from .searcher import best_of_each
 from .settings import Sampled
 from ..devices import constants, process_mean, send
@@ -204,8 +204,7 @@ def region_levels(boxes: Tensor, region_size: tuple[int, int], strides: tuple[in
 def cut_pyramid_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int, int],
                         strides: tuple[int, ...]) -> Tensor:
     "(R, C, h, w) float32 regions of B lists of boxes, each from its own map."
-    flat, scene = torch.cat(boxes), torch.cat([torch.full((len(each), 1), float(i)) for i, each in enumerate(boxes)])
-    rows = torch.cat([send(scene, flat.device), flat], dim=1)
+    flat, rows = torch.cat(boxes), numbered(boxes)
     level = region_levels(flat, region_size, strides).cpu()
     regions = maps[0].new_zeros(len(flat), maps[0].shape[1], *region_size, dtype=torch.float32)
     for number, (features, stride) in enumerate(zip(maps, strides)):

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from ..core import UserError, check_bytes, derived_seed, locked, progress, write_checked
 from ..data.loading import Augmentation, SceneBatches, epoch_batches
 from ..data.scenes import Scene
+from ..detector.compilation import compile_if_asked
 from ..detector.settings import Sampled, Searcher
-from ..devices import choose_device, enough_memory, place, process_mean, readers
+from ..devices import choose_device, enough_memory, gpu_has_bfloat16, place, process_mean, readers
 
 # %% ../../nbs/07_training/02_loop.ipynb #6ff0c8fa
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Objective(Protocol):
 def choose_precision(device: torch.device) -> str:
     "`bf16` where `device` has instructions for it, else `no` (plain float32)."
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+        return "bf16" if gpu_has_bfloat16() else "no"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "no"
 
 
@@ -381,6 +382,7 @@ def train(
     precision = searcher_precision(searcher, scenes, augmentation, device, precision)
     accelerator = prepare_accelerator(choose_device(device), precision)
     plain, objective = place(searcher, accelerator.device), objective.to(accelerator.device)
+    compile_if_asked(plain, accelerator.device)
     batches = SceneBatches(scenes, augmentation, schedule.batch_size, seed, accelerator.process_index, accelerator.num_processes)
     searcher, optimiser = accelerator.prepare(plain, new_optimiser(plain, schedule))
     keeper = CheckpointKeeper(Path(folder) / "checkpoint.pt", schedule, searcher=plain, objective=objective, optimiser=optimiser)
