@@ -16,11 +16,11 @@ from .context_rows import (
 )
 from .weak_rows import DETECTORS, epoch_rows, foreign_boxes, people_in, search_row, sweep
 from .throughput import TorchvisionDetector, calm, chosen_precision, fill_memory, noise_batch, random_scenes, speeds
-from .growth import PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
+from .growth import APPROXIMATE, PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
 from .paper_pages import listing, reported
 
 __all__ = [
-    "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",
+    "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",
     "chosen_precision", "compare_parts", "context_origins", "context_scores", "crop_describer", "decreasing",
     "detection_gflops", "epoch_rows", "false_alarms", "fill_memory", "foreign_boxes", "growth_exponent", "hidden_parts",
     "increasing", "interior_best", "listing", "measured_apart", "milliseconds_per_image", "mining_of", "neighbourhoods_of",
