@@ -4,7 +4,6 @@ from .results import (
     all_hold, check_parameters, decreasing, increasing, interior_best, over_seeds, published_artefact, run_origins, undecided,
     verdict, write_result,
 )
-from .notebooks import reproduce
 from .report import write_report
 from .cost import detection_gflops, milliseconds_per_image, parameter_count
 from .joint_rows import (
@@ -18,6 +17,7 @@ from .weak_rows import DETECTORS, epoch_rows, foreign_boxes, people_in, search_r
 from .throughput import TorchvisionDetector, calm, chosen_precision, fill_memory, noise_batch, random_scenes, speeds
 from .growth import APPROXIMATE, PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
 from .paper_pages import listing, reported
+from .many_runs import reproduce
 
 __all__ = [
     "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",

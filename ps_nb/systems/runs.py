@@ -160,16 +160,15 @@ def answering_at_random(searcher: Searcher) -> Searcher:
     return searcher
 
 
-def untrained(recipe: Recipe, data: SearchSet, device: str = "auto") -> Searcher:
-    "A searcher of `recipe` in name: random weights, random answers."
-    network = place(new_network(recipe.detector, data.train_persons), choose_device(device))
-    return answering_at_random(network.eval())
+def untrained(recipe: Recipe, data: SearchSet) -> Searcher:
+    "A searcher of `recipe` in name: random weights, random answers, on the processor."
+    return answering_at_random(new_network(recipe.detector, data.train_persons))
 
 
 def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, device: str = "auto") -> Searcher:
     "The searcher of `recipe` before training: starting weights, seeded heads, perhaps a first feature from `data`'s boxes."
     if collects():
-        return untrained(recipe, data, device)
+        return untrained(recipe, data)
     if recipe.objective.crops:
         searcher = trained(idnet(recipe), data, profile, seed, device).searcher
         load_weights(searcher.backbone, weights_of(searcher.backbone))  # what proposals go through starts from it too
@@ -255,7 +254,7 @@ def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device
     return made_once(folder / "searcher.safetensors", identity, make, lambda _: load_run(folder, device), announcement,
                      together=None if crops else chosen,  # crops are trained on by one process
                      work=work, asked=(recipe, data),
-                     stand_in=lambda facts: Run(folder, recipe, untrained(recipe, data, device), stand_in_facts(facts, epochs)))
+                     stand_in=lambda facts: Run(folder, recipe, untrained(recipe, data), stand_in_facts(facts, epochs)))
 
 # %% ../../nbs/12_systems/02_runs.ipynb #4a5a958b
 def load_run(folder: str | Path, device: str = "auto") -> Run:

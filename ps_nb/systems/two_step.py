@@ -248,7 +248,7 @@ def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed
     work = {"recipe": settings.method, "backbone": settings.backbone, "pixels": settings.height * settings.width,
             "images": len(data.train), "epochs": settings.epochs}
     return made_once(folder / "network.safetensors", identity, make, load, announcement, work=work, asked=(settings, data),
-                     stand_in=lambda facts: Run(folder, settings, random_crop_network(settings).to(chosen).eval(),
+                     stand_in=lambda facts: Run(folder, settings, random_crop_network(settings).eval(),
                                                 stand_in_facts(facts, settings.epochs)))
 
 # %% ../../nbs/12_systems/04_two_step.ipynb #9cc6caac

@@ -37,7 +37,7 @@ def found_facts(weights: Path, facts: Path, identity: dict) -> dict | None:
         return kept if kept["identity"] == fingerprint(identity, 64) else None
     return kept if json_text({name: kept.get(name) for name in identity}) == json_text(identity) else None  # of versions before
 
-# %% ../../nbs/07_training/03_once.ipynb #1df5c2d1
+# %% ../../nbs/07_training/03_once.ipynb #40d5e16f
 @dataclass(frozen=True, eq=False)
 class Wanted:
     "What `made_once` was asked for within `collecting`, and is not there."
@@ -49,13 +49,14 @@ class Wanted:
     asked: tuple  # what it is to be made of, as its maker gave it
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Collecting:
     "What a block of `collecting` has noted so far, by its JSON file, and does for each."
 
     wanted: dict[Path, Wanted]
     try_out: Callable[[Wanted], dict]  # facts of what stands in
     tried: dict[Path, dict]  # what it gave
+    hidden: int = 0  # what cannot be named before something else is made
 
     def note(self, wanted: Wanted) -> dict:
         "Keep `wanted`, unless it was asked for before; the facts that trying it out gave."
@@ -63,20 +64,25 @@ class Collecting:
             self.wanted[wanted.facts], self.tried[wanted.facts] = wanted, self.try_out(wanted)
         return self.tried[wanted.facts]
 
+    def hide(self) -> dict:
+        "Count something that cannot be named yet; it is not tried out."
+        self.hidden += 1
+        return {}
+
 
 _collecting: Collecting | None = None
 
 
 @contextlib.contextmanager
-def collecting(try_out: Callable[[Wanted], dict] = lambda wanted: {}) -> Iterator[dict[Path, Wanted]]:
-    """In the block `made_once` makes nothing: what is missing is noted in the dictionary, and something stands in for it.
+def collecting(try_out: Callable[[Wanted], dict] = lambda wanted: {}) -> Iterator[Collecting]:
+    """In the block `made_once` makes nothing: what is missing is noted, and something stands in for it.
 
     `try_out` is called once for each, and returns facts of what stands in.
     """
     global _collecting
     before, _collecting = _collecting, Collecting({}, try_out, {})
     try:
-        yield _collecting.wanted
+        yield _collecting
     finally:
         _collecting = before
 
@@ -130,7 +136,7 @@ def made_once(
         if stand_in is None:
             raise UserError(f"nothing stands in for it before it is made: {announcement}")
         make_it = partial(made_once, weights, identity, make, load, announcement, facts, unfinished, together, work)
-        tried = _collecting.note(Wanted(beside, announcement, work or {}, make_it, asked)) if known else {}
+        tried = _collecting.note(Wanted(beside, announcement, work or {}, make_it, asked)) if known else _collecting.hide()
         return stand_in(identity | {"log": [], "seconds": 0.0, "peak_memory_mb": 0.0, "stand_in": True} | tried)
     if kept is None or (left_over() and os.access(folder, os.W_OK)):
         with held(folder, together) as first:
