@@ -35,6 +35,7 @@ from .figures.drawing import save_figure
 from .graph.crowd import Asked, ask
 from .graph.scorer import ContextScorer, context_rescorer, joined_pairs, search_rescorer
 from .reproduction.many_runs import reproduce
+from .reproduction.rehearsal import rehearse
 from .reproduction.report import write_report
 from .search.index import GalleryIndex, SearchResult, draw_search, index_images, load_index, moved, printable, query_box
 from .search.index import search_box, write_search
@@ -184,6 +185,8 @@ def reproduce_command(
                                                   "of this machine, or with --cluster on each of its GPUs.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs that would be trained, and how long they are "
                                                             "expected to take.")] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take a few steps of "
+                                                               "each run at its true size, and say how long all will take.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Work on several machines, a Ray cluster: its address, auto for the one this "
                                                      "machine is part of, local for this machine's processors.")] = None,
 ) -> None:
@@ -192,6 +195,10 @@ def reproduce_command(
         if "=" not in text:
             raise UserError(f"--set {text!r} is no parameter: give name=value, as seeds=0,1,2")
     given = dict(text.split("=", 1) for text in settings or [])
+    if rehearsal:
+        if rehearse(key, artefacts or None, profile, given, jobs):
+            raise typer.Exit(1)
+        return
     if reproduce(key, artefacts or None, profile, given, missing, cluster, jobs, dry_run):
         raise typer.Exit(1)
 

@@ -37,7 +37,7 @@ from .notebooks import RUNNING, child_environment, executed_copy, experiment_not
 from .notebooks import result_file, run_experiment, run_logged, settled_parameters, shared_runs_folder
 from ..training.once import collecting
 
-# %% ../../nbs/13_reproduction/12_many_runs.ipynb #cfcb33f8
+# %% ../../nbs/13_reproduction/12_many_runs.ipynb #265cab3c
 TRAINS = re.compile(r"\b(trained\w*|sweep)\(")  # an experiment without any of these needs no run
 
 
@@ -95,9 +95,9 @@ def collect_here(folder: Path) -> None:
     write_json(folder / "jobs.json", {"jobs": [asdict(job) for job in rows], "again": again})
 
 
-def in_another_process(function: str, argument: str) -> list[str]:
-    "The command that calls a function of this module with one text."
-    program = f"import sys; from ps_nb.reproduction.many_runs import {function}; {function}(sys.argv[1])"
+def in_another_process(function: str, argument: str, module: str = "many_runs") -> list[str]:
+    "The command that calls a function of a module of this chapter with one text."
+    program = f"import sys; from ps_nb.reproduction.{module} import {function}; {function}(sys.argv[1])"
     return [sys.executable, "-c", program, argument]
 
 
