@@ -8,10 +8,9 @@ __all__ = ['TRAINS', 'CONTEXT_MB', 'Job', 'code_cells', 'step_through', 'collect
            'free_memory_mb', 'free_gpu_memory_mb', 'check_memory', 'core_shares', 'side_by_side', 'on_cluster',
            'train_jobs', 'train_needed', 'made_folder', 'reproduce']
 
-# %% ../../nbs/13_reproduction/12_many_runs.ipynb #831dcfaa
+# %% ../../nbs/13_reproduction/12_many_runs.ipynb #e430bb26
 import contextlib
 import io
-import json
 import math
 import os
 import pickle

@@ -40,7 +40,7 @@ from ..training.crops import train_epoch_on_crops, training_crops
 from ..training.loop import descend, new_optimiser, prepare_accelerator, searcher_precision, train_step
 from ..training.once import Wanted, collecting, peak_gpu_memory_mb
 
-# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #28979c0a
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #2fed31ea
 SETS = {  # how each is read, and the words by which the code of an experiment, or its parameters, name it
     "cuhk-sysu": (partial(search_set, "cuhk-sysu"), ('"cuhk-sysu"', "DATASETS")),
     "prw": (partial(search_set, "prw"), ('"prw"', "DATASETS")),
@@ -48,12 +48,12 @@ SETS = {  # how each is read, and the words by which the code of an experiment, 
 
 
 def data_troubles(data: SearchSet, shown: int = 3) -> list[str]:
-    "What is wrong with the pictures of `data` at first sight: those that are absent, and the first of a split that is unreadable."
+    "What is wrong with the pictures of `data` at first sight: those that are absent, or the first of a split is unreadable."
     scenes = [*data.train, *data.gallery]
     absent = [scene for scene in scenes if not scene.path.is_file()]
     if absent:
-        names = ", ".join(str(scene.path) for scene in absent[:shown])
-        return [f"{data.name}: {len(absent)} of {len(scenes)} images are not there: {names}{', …' if len(absent) > shown else ''}"]
+        names = ", ".join([*(str(scene.path) for scene in absent[:shown]), *(["…"] if len(absent) > shown else [])])
+        return [f"{data.name}: {len(absent)} of {len(scenes)} images are not there: {names}"]
     try:
         for scene in (*data.train[:1], *data.gallery[:1]):
             read_image(scene.path, scene.width, scene.height)
@@ -91,7 +91,7 @@ def weights_trouble(wanted: Wanted, seen: dict[str, str | None]) -> str | None:
             seen[name] = str(error)
     return seen[name]
 
-# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #34cf4b78
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #b9f71528
 def timed(task, device: torch.device, repeats: int = 1) -> float:
     "Seconds of one of `repeats` calls of `task` on `device`."
     finish(device)
@@ -151,6 +151,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
     crops, labels = training_crops(known[:images], 0) if classifies else crops_of_everybody(known[:images])
     wanted = steps * settings.batch_size  # a few images have few people: they are shown again
     shown = np.resize(np.arange(len(crops)), wanted)
+    repeated = [crops[number] for number in shown]
     teacher = CropClasses() if classifies else CropMatching(
         all_crop_features(searcher, crops, settings.height, settings.width), torch.from_numpy(labels), settings,
         len(searcher.settings.parts) + 1).to(device)
@@ -158,8 +159,8 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
     log = {}
 
     def epoch():
-        log.update(train_epoch_on_crops(searcher, teacher, optimiser, [crops[number] for number in shown], labels[shown], settings,
-                                        0, 0, "no", recipe.schedule.max_grad_norm))
+        log.update(train_epoch_on_crops(searcher, teacher, optimiser, repeated, labels[shown], settings, 0, 0, "no",
+                                        recipe.schedule.max_grad_norm))
 
     epoch()
     boxes = 2 * people if classifies else sum(map(len, data.train))
@@ -221,7 +222,7 @@ def expected(row: dict, images: int, epochs: int, gallery: int) -> tuple[float, 
     training = row["steps"] * row["step"] + row["descriptions"] * images * row["describing"] + epochs * row["labels"]
     return training, gallery * row["finding"]
 
-# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #ba91abfb
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #81943596
 def rehearse_here(folder: Path, steps: int, images: int) -> None:
     "Write to `folder` what came of the experiments in its `planned.json`: sets, runs and the error that ended each notebook."
     planned = [(Path(notebook), parameters) for notebook, parameters in read_json(folder / "planned.json")]
@@ -278,7 +279,8 @@ def rehearse(key: str, artefacts: list[str] | None = None, profile: str = "paper
         ended = subprocess.run(in_another_process("rehearse_in", f"{folder},{steps},{images}", "rehearsal"), env=environment,
                                capture_output=True, text=True)
         if ended.returncode:
-            return [f"the rehearsal was ended: {(ended.stderr.strip().splitlines() or ['killed, perhaps for want of memory'])[-1]}"]
+            reason = (ended.stderr.strip().splitlines() or ["it was killed, perhaps for want of memory"])[-1]
+            raise UserError(f"the rehearsal did not end: {reason}")
         found = read_json(folder / "rehearsed.json")
     return said(found, jobs or 1)
 
@@ -297,11 +299,10 @@ def said(found: dict, jobs: int) -> list[str]:
     if tried:
         disk += jobs * max(each["checkpoint_bytes"] for each in tried)
         free = shutil.disk_usage(made_folder(shared_runs_folder())).free
-        print(f"{len(found['runs'])} runs: {spoken(seconds)} one at a time, {disk / 1e9:.1f} GB of the disk, which has {free / 1e9:.1f} "
-              f"GB", flush=True)
+        print(f"{len(found['runs'])} runs: {spoken(seconds)} one at a time, {disk / 1e9:.1f} GB of the disk", flush=True)
         if disk > free:
-            troubles.append(f"{shared_runs_folder()} has {free / 1e9:.1f} GB free, weights and checkpoints take {disk / 1e9:.1f} GB: "
-                            f"set PS_NB_RUNS to a folder on a larger disk")
+            troubles.append(f"{shared_runs_folder()} has {free / 1e9:.1f} GB free, but weights and checkpoints take "
+                            f"{disk / 1e9:.1f} GB: set PS_NB_RUNS to a folder on a larger disk")
         try:
             costs = [Costs(0.0, each["memory_mb"], each["gpu_memory_mb"]) for each in tried]
             check_memory(costs, jobs, free_memory_mb(), free_gpu_memory_mb())

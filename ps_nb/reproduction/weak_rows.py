@@ -104,7 +104,7 @@ def working_score(found: Detections, scenes: list[Scene]) -> float:
 def foreign_boxes(detector: str, dataset: str, profile: str, seed: int = 0) -> tuple[SearchSet, dict[str, float]]:
     "`dataset` with training boxes by a detector that was trained elsewhere, and their `least_score`, `box_ap`, `box_recall`."
     if collects():
-        raise UserError(f"which boxes {detector} finds in {dataset} is known when it has looked: nothing is collected beyond that")
+        raise UserError(f"which boxes {detector} finds in {dataset} is known when it has looked: nothing is collected before")
     data, other = search_set(dataset, profile), search_set(OTHER[dataset], profile)
     folder, detect = foreign_detector(detector, dataset, profile, seed)
     found = detected_boxes(folder, detect, data.train)

@@ -66,7 +66,7 @@ def trained_acf(data: SearchSet, profile: str, seed: int = 0) -> AcfRun:
     return made_once(folder / "detector.npz", identity, make,
                      lambda facts: AcfRun(folder, recipe, load_detector(folder / "detector.npz"), facts), announcement,
                      unfinished=("background-*.npy", "round-*.npz"),
-                     work={"recipe": "acf", "backbone": "acf", "pixels": 0, "images": len(data.train), "epochs": len(recipe.rounds)},
+                     work=dict(recipe="acf", backbone="acf", pixels=0, images=len(data.train), epochs=len(recipe.rounds)),
                      stand_in=lambda facts: AcfRun(folder, recipe, finds_nobody(recipe), facts))
 
 
