@@ -185,8 +185,8 @@ def reproduce_command(
                                              "of this machine, or with --cluster on each of its GPUs.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs that would be trained, and how long they are "
                                           "expected to take.")] = False,
-    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take a few steps "
-                                            "of each run at its true size, and say how long all will take.")] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take some steps "
+                                            "of each run at its true size, and say how long all takes.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Work on several machines, a Ray cluster: its address, auto for the one this "
                                                      "machine is part of, local for this machine's processors.")] = None,
 ) -> None:
