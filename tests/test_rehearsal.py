@@ -75,17 +75,17 @@ def test_an_experiment_is_rehearsed_on_the_official_sets(searched, tmp_path, mon
     few = rehearsal.few_steps
     monkeypatch.setattr(rehearsal, "few_steps", lambda recipe, data, *given: few(small(cgps("smoke")), data, *given))
     monkeypatch.setattr(rehearsal, "imagenet_weights", lambda name: (_ for _ in ()).throw(UserError(f"no weights of {name}")))
-    notebook, = experiment_notebooks("cgps", ["tab1_contexts"])
+    notebook, = experiment_notebooks("cgps", ["fig3d_clusters"])
     parameters = settled_parameters(notebook, {"profile": "paper"})
     write_json(tmp_path / "planned.json", [[str(notebook.absolute()), parameters]])
     rehearsal.rehearse_here(tmp_path, 1, 1)
     found = read_json(tmp_path / "rehearsed.json")
-    assert found["ends"] == {"cgps/tab1_contexts": None} and len(found["runs"]) == 8
+    assert found["ends"] == {"cgps/fig3d_clusters": None} and len(found["runs"]) == 2
     assert found["troubles"] == ["no weights of resnet50"]
     assert all(run["work"]["images"] == 8 and run["gallery"] == 12 for run in found["runs"].values())
     assert not list(tmp_path.glob("runs/cgps-*"))
     assert rehearsal.said(found, 1) == found["troubles"]
-    assert capsys.readouterr().out.count("s a step), search ") == 8
+    assert capsys.readouterr().out.count("s a step), search ") == 2
     troubles = rehearsal.said(found, 10**6)
     assert len(troubles) == 3 and "GB free" in troubles[1] and "--jobs 1000000" in troubles[2]
 
