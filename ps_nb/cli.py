@@ -185,10 +185,10 @@ def reproduce_command(
                                              "of this machine, or with --cluster on each of its GPUs.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs that would be trained, and how long they are "
                                           "expected to take.")] = False,
-    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take some steps "
-                                            "of each run at its true size, and say how long all takes.")] = False,
-    cluster: Annotated[str | None, typer.Option(help="Work on several machines, a Ray cluster: its address, auto for the one this "
-                                                     "machine is part of, local for this machine's processors.")] = None,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take some "
+                                            "steps of each run at its true size, and say how long all takes.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Work on a Ray cluster, on several machines: its address, auto for the one "
+                                                "this machine is part of, local for this machine's processors.")] = None,
 ) -> None:
     """Run a paper's experiment notebooks and write their result files."""
     for text in settings or []:

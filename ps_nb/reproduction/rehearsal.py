@@ -6,7 +6,7 @@
 __all__ = ['SETS', 'data_troubles', 'look_at_sets', 'weights_trouble', 'timed', 'few_steps', 'few_crop_steps',
            'few_cluster_steps', 'try_run', 'expected', 'rehearse_here', 'rehearse_in', 'report_run', 'rehearse', 'said']
 
-# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #16803f98
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #ddbe7ffe
 import contextlib
 import io
 import os
@@ -35,8 +35,7 @@ from .throughput import fill_memory, finish
 from ..systems.recipes import Recipe
 from ..systems.runs import epoch_row, foreign_set, new_network, new_objective, search_set, training_scenes
 from ..systems.two_step import CropClusters, crop_step, random_crop_network
-from ..training.crops import CropClasses, CropMatching, CropTraining, all_crop_features, crops_of_everybody
-from ..training.crops import train_epoch_on_crops, training_crops
+from ..training.crops import CropClasses, CropMatching, CropTraining, all_crop_features, train_epoch_on_crops, training_crops
 from ..training.loop import descend, new_optimiser, prepare_accelerator, searcher_precision, train_step
 from ..training.once import Wanted, collecting, peak_gpu_memory_mb
 
@@ -91,7 +90,7 @@ def weights_trouble(wanted: Wanted, seen: dict[str, str | None]) -> str | None:
             seen[name] = str(error)
     return seen[name]
 
-# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #b9f71528
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #c79e00ab
 def timed(task, device: torch.device, repeats: int = 1) -> float:
     "Seconds of one of `repeats` calls of `task` on `device`."
     finish(device)
@@ -148,7 +147,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
     known = [scene for scene in data.train if (scene.ids >= 0).any()]
     people = sum(int((scene.ids >= 0).sum()) for scene in known)
     classifies = recipe.detector.heads == "softmax"
-    crops, labels = training_crops(known[:images], 0) if classifies else crops_of_everybody(known[:images])
+    crops, labels = training_crops(known[:images], 0, background=classifies)
     wanted = steps * settings.batch_size  # a few images have few people: they are shown again
     shown = np.resize(np.arange(len(crops)), wanted)
     repeated = [crops[number] for number in shown]
@@ -163,7 +162,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
                                         recipe.schedule.max_grad_norm))
 
     epoch()
-    boxes = 2 * people if classifies else sum(map(len, data.train))
+    boxes = 2 * people if classifies else people  # as many of background
     weights = sum(value.numel() * value.element_size() for value in searcher.state_dict().values())
     return {"step": timed(epoch, device) / steps, "labels": 0.0, "describing": 0.0, "finding": 0.0, "descriptions": 0,
             "steps": settings.epochs * -(-boxes // settings.batch_size), "log": [{"epoch": 0} | log], "weights_bytes": weights,
