@@ -34,7 +34,8 @@ from .figures.cases import context_picture
 from .figures.drawing import save_figure
 from .graph.crowd import Asked, ask
 from .graph.scorer import ContextScorer, context_rescorer, joined_pairs, search_rescorer
-from .reproduction.notebooks import reproduce
+from .reproduction.many_runs import reproduce
+from .reproduction.rehearsal import rehearse
 from .reproduction.report import write_report
 from .search.index import GalleryIndex, SearchResult, draw_search, index_images, load_index, moved, printable, query_box
 from .search.index import search_box, write_search
@@ -180,14 +181,25 @@ def reproduce_command(
     missing: Annotated[bool, typer.Option("--missing", help="Only those whose result file is not there yet.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the notebooks, as seeds=0,1,2; may be "
                                                        "repeated.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Run them side by side on a Ray cluster: its address, auto for the one this "
-                                                     "machine is part of, local for this machine's processors.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Train the runs that the notebooks need first, so many at a time, as processes "
+                                             "of this machine, or with --cluster on each of its GPUs.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list the runs that would be trained, and how long they are "
+                                          "expected to take.")] = False,
+    rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take some "
+                                            "steps of each run at its true size, and say how long all takes.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Work on a Ray cluster, on several machines: its address, auto for the one "
+                                                "this machine is part of, local for this machine's processors.")] = None,
 ) -> None:
     """Run a paper's experiment notebooks and write their result files."""
     for text in settings or []:
         if "=" not in text:
             raise UserError(f"--set {text!r} is no parameter: give name=value, as seeds=0,1,2")
-    if reproduce(key, artefacts or None, profile, dict(text.split("=", 1) for text in settings or []), missing, cluster):
+    given = dict(text.split("=", 1) for text in settings or [])
+    if rehearsal:
+        if rehearse(key, artefacts or None, profile, given, jobs):
+            raise typer.Exit(1)
+        return
+    if reproduce(key, artefacts or None, profile, given, missing, cluster, jobs, dry_run):
         raise typer.Exit(1)
 
 

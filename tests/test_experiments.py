@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ps_nb.core import UserError, read_json
-from ps_nb.reproduction.notebooks import experiment_notebooks, reproduce
+from ps_nb.reproduction.many_runs import reproduce
+from ps_nb.reproduction.notebooks import experiment_notebooks
 from ps_nb.reproduction.results import published_artefact
 
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"

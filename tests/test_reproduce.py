@@ -7,11 +7,11 @@ import nbformat
 import pytest
 
 from ps_nb.core import UserError, read_json, write_json
-from ps_nb.reproduction import results
+from ps_nb.reproduction import many_runs, results
+from ps_nb.reproduction.many_runs import reproduce
 from ps_nb.reproduction.notebooks import (
     experiment_notebooks,
     notebook_parameters,
-    reproduce,
     result_difference,
     settled_parameters,
 )
@@ -94,6 +94,85 @@ def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):
     assert "another size" in failures["fig6_training"]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and "1 of 5" in lines[-1]
+
+
+# runs in miniature, as the library makes them: one fails, and one is killed once, after its first checkpoint
+TRAINING = """
+import os, pathlib, signal
+import torch
+from ps_nb.core import UserError
+from ps_nb.training.once import made_once
+
+
+def trained(name):
+    folder = pathlib.Path(os.environ["PS_NB_RUNS"]) / f"toy-{name}"
+
+    def make():
+        if name == "bad":
+            raise UserError("the loss became nan")
+        if name == "killed" and not (folder / "checkpoint.pt").exists():
+            (folder / "checkpoint.pt").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"weight": torch.ones(1)}, {"resumed": (folder / "checkpoint.pt").exists()}
+
+    work = {"recipe": "toy", "backbone": "none", "pixels": 1, "images": 10, "epochs": 1}
+    return made_once(folder / "weight.safetensors", {"name": name}, make, lambda facts: facts, f"training {name}", work=work,
+                     stand_in=lambda facts: facts)
+"""
+
+
+def test_runs_come_first_and_side_by_side(clone, capsys):
+    "What two experiments need is made once, by two processes at a time; one that is killed is found again."
+    write = QUICK.format(name="fig2_heights", size="size")
+    experiment(clone, "fig2_heights", TRAINING, "facts = [trained(name) for name in ('good', 'killed')]",
+               "assert [each['resumed'] for each in facts] == [False, True]\n" + write)
+    experiment(clone, "fig6_training", TRAINING, "trained('good')", "trained('bad')")
+    assert reproduce("e2e", jobs=2, dry_run=True) == {} and not list((clone / "runs").glob("toy-*"))
+    out = capsys.readouterr().out
+    assert "training good: no run like it was made yet; for e2e/fig2_heights, e2e/fig6_training\n" in out
+    assert "3 runs to be trained, 2 at a time\n" in out
+
+    failures = reproduce("e2e", jobs=2)
+    out = capsys.readouterr().out
+    assert set(failures) == {"fig2_heights", "fig6_training"} and "killed by signal 9" in failures["fig2_heights"]
+    assert failures["fig6_training"] == "toy-bad was not trained: UserError: the loss became nan"
+    assert out.count("toy-good: trained in") == 1 and not (clone / "runs" / "executed" / "smoke").exists()
+    assert not (clone / "results" / "smoke").exists()  # what the experiments wrote while their runs were collected is gone
+
+    assert reproduce("e2e", ["fig2_heights"], jobs=2) == {}
+    out = capsys.readouterr().out
+    assert "training killed: about" in out and "good" not in out  # the one that is there tells what the other will take
+    assert read_json(clone / "runs" / "toy-killed" / "run.json")["resumed"]
+    assert not list((clone / "runs").glob("wanted-*"))
+
+
+def test_more_jobs_than_memory_allows_are_refused(clone, monkeypatch):
+    "The first run tells, and says no before the others start."
+    made = []
+
+    def run(job):
+        made.append(job.name)
+        write_json(job.facts, {"work": job.work, "seconds": 1.0, "peak_memory_mb": 1e9, "peak_gpu_memory_mb": 0.0})
+        return None, 1.0
+
+    monkeypatch.setattr(many_runs, "run_job", run)
+    work = {"recipe": "toy", "backbone": "none", "pixels": 1, "images": 10, "epochs": 1}
+    jobs = [many_runs.Job("", str(clone / "runs" / name / "run.json"), name, work, ()) for name in "abc"]
+    with pytest.raises(UserError, match="^--jobs 2: 2 runs of 1,000,000,000 MB each do not fit into the .* MB of memory that"):
+        many_runs.train_jobs(jobs, 2, None)
+    assert made == ["a"]
+    assert many_runs.train_jobs(jobs[1:], 1, None) == {} and made == ["a", "b", "c"]  # one at a time is nobody's question
+
+
+def test_memory_that_is_free(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4096 kB\n")
+    assert many_runs.free_memory_mb(tmp_path / "meminfo", tmp_path) == 4
+    (tmp_path / "memory.max").write_text(f"{3 * 2**20}\n")
+    (tmp_path / "memory.current").write_text(f"{2 * 2**20}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 7\ninactive_file {2**20}\n")
+    assert many_runs.free_memory_mb(tmp_path / "meminfo", tmp_path) == 2
+    (tmp_path / "memory.max").write_text("max\n")
+    assert many_runs.free_memory_mb(tmp_path / "meminfo", tmp_path) == 4
 
 
 # an experiment that takes its machine down, once: Ray's daemon above its kernel, and everything in between

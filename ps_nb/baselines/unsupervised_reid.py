@@ -235,7 +235,8 @@ def reid_network(network: CropNetwork, crops: np.ndarray, settings: ReidTraining
         network.load_state_dict(load_tensors(kept))
         return facts
 
-    return made_once(kept, {"name": name}, make, load, f"training {settings.method} on {len(crops)} crops, into {name}")
+    return made_once(kept, {"name": name}, make, load, f"training {settings.method} on {len(crops)} crops, into {name}",
+                     stand_in=lambda facts: facts, known=False)  # the crops are those that a searcher found, trained or not
 
 
 def described_by(network: CropNetwork, data: SearchSet, detections: Detections, protocol: str) -> Detections:
@@ -243,4 +244,3 @@ def described_by(network: CropNetwork, data: SearchSet, detections: Detections, 
     describe = partial(describe_people, network=network)
     queries = features_of_queries(data.gallery, data.protocol(protocol), describe, workers=1)
     return replace(features_of_detections(data.gallery, detections, describe, workers=1), query_features=queries)
-

@@ -4,7 +4,6 @@ from .results import (
     all_hold, check_parameters, decreasing, increasing, interior_best, over_seeds, published_artefact, run_origins, undecided,
     verdict, write_result,
 )
-from .notebooks import reproduce
 from .report import write_report
 from .cost import detection_gflops, milliseconds_per_image, parameter_count
 from .joint_rows import (
@@ -16,11 +15,12 @@ from .context_rows import (
 )
 from .weak_rows import DETECTORS, epoch_rows, foreign_boxes, people_in, search_row, sweep
 from .throughput import TorchvisionDetector, calm, chosen_precision, differences, fill_memory, noise_batch, random_scenes, speeds
-from .growth import PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
+from .growth import APPROXIMATE, PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
 from .paper_pages import listing, reported
+from .many_runs import reproduce
 
 __all__ = [
-    "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",
+    "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",
     "chosen_precision", "compare_parts", "context_origins", "context_scores", "crop_describer", "decreasing",
     "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory", "foreign_boxes", "growth_exponent",
     "hidden_parts", "increasing", "interior_best", "listing", "measured_apart", "milliseconds_per_image", "mining_of",

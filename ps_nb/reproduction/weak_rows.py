@@ -25,6 +25,7 @@ from ..evaluation.settings import EvaluationSettings
 from ..systems.acf import trained_acf
 from ..systems.recipes import Recipe, cgps
 from ..systems.runs import Run, runs_folder, search_set, searched, trained
+from ..training.once import collects
 
 # %% ../../nbs/13_reproduction/07_weak_rows.ipynb #6b7238a1
 def search_row(detections: Detections, data: SearchSet, protocol: str) -> dict[str, float]:
@@ -102,6 +103,8 @@ def working_score(found: Detections, scenes: list[Scene]) -> float:
 
 def foreign_boxes(detector: str, dataset: str, profile: str, seed: int = 0) -> tuple[SearchSet, dict[str, float]]:
     "`dataset` with training boxes by a detector that was trained elsewhere, and their `least_score`, `box_ap`, `box_recall`."
+    if collects():
+        raise UserError(f"which boxes {detector} finds in {dataset} is known when it has looked: nothing is collected before")
     data, other = search_set(dataset, profile), search_set(OTHER[dataset], profile)
     folder, detect = foreign_detector(detector, dataset, profile, seed)
     found = detected_boxes(folder, detect, data.train)

@@ -78,6 +78,10 @@ def trained_scorer(run: Run, data: SearchSet, settings: GraphSettings, seed: int
         scorer, log = train_scorer(settings, attention, crowd, ids, seed, checkpoint)
         return scorer.state_dict(), {"log": log}
 
+    size = run.recipe.detector.feature_size
+    work = {"recipe": "graph", "backbone": run.recipe.detector.backbone, "pixels": 0, "images": len(data.train),
+            "epochs": settings.epochs}
     return made_once(run.folder / f"{name}.safetensors", identity, make, lambda _: load_scorer(run, run.folder / f"{name}.json"),
                      f"learning the context graph of {run.folder.name}, seed {seed}: {settings.epochs} epochs",
-                     facts=f"{name}.json", unfinished=(f"{name}-checkpoint-*.pt",))
+                     facts=f"{name}.json", unfinished=(f"{name}-checkpoint-*.pt",), work=work, known="stand_in" not in run.facts,
+                     stand_in=lambda _: ContextScorer(settings, RelativeAttention(attention.parts, size), size).to(device).eval())

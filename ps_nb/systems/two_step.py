@@ -26,7 +26,7 @@ from ..detector.backbones import Backbone, imagenet_weights, load_weights
 from ..devices import choose_device, cost
 from ..losses.contrast import centroid_contrast, cluster_centroids
 from .recipes import check_profile, recipe_identity, recipe_to_json
-from .runs import Run, device_name, object_training, runs_folder
+from .runs import Run, device_name, object_training, runs_folder, stand_in_facts
 from ..training.crops import CropNetwork, cut_crops, describe_people, in_parts
 from ..training.loop import CheckpointKeeper, Values, check_finite, descend, train_epochs
 from ..training.memory import move_rows
@@ -245,7 +245,11 @@ def trained_on_crops(settings: CropClusters, data: SearchSet, profile: str, seed
         return Run(folder, settings, network.to(chosen).eval(), facts)
 
     announcement = f"training {settings.method} on {data.name}, seed {seed}: {settings.epochs} epochs, into {folder.name}"
-    return made_once(folder / "network.safetensors", identity, make, load, announcement)
+    work = {"recipe": settings.method, "backbone": settings.backbone, "pixels": settings.height * settings.width,
+            "images": len(data.train), "epochs": settings.epochs}
+    return made_once(folder / "network.safetensors", identity, make, load, announcement, work=work, asked=(settings, data),
+                     stand_in=lambda facts: Run(folder, settings, random_crop_network(settings).eval(),
+                                                stand_in_facts(facts, settings.epochs)))
 
 # %% ../../nbs/12_systems/04_two_step.ipynb #9cc6caac
 def two_step_cost(detector: nn.Module, run: Run, images: list[np.ndarray], size: InputSize, detect, repeats: int = 3) -> dict:

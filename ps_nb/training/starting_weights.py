@@ -19,10 +19,10 @@ from torch.nn import functional
 
 from ..core import UserError, check_bytes, derived_seed, file_checksum, fingerprint, locked, numpy_generator, progress
 from ..core import remove_checked, save_tensors
-from ..data.loading import InputSize, read_image
+from ..data.loading import InputSize
 from ..data.scenes import Scene
 from ..detector.backbones import Backbone, fitting, normalise, weights_of
-from ..detector.inference import device_of, prepare
+from ..detector.inference import embed_prepared, prepared_scenes
 from ..devices import choose_device, single_process
 from .loop import CheckpointKeeper, check_finite, computing_in, descend, train_epochs, working_precision
 from ..twin.objects import render_objects
@@ -197,10 +197,9 @@ def whiten_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
     searcher.eval()
     rows = []
     with searcher.heads.feature.register_forward_pre_hook(lambda _, given: rows.append(given[0].double().cpu())):
-        for scene in progress(scenes, "a first feature"):
-            if len(scene):
-                batch, _ = prepare(read_image(scene.path, scene.width, scene.height), scene.boxes, size)
-                searcher.embed(batch.to(device_of(searcher)))
+        shown = [scene for scene in scenes if len(scene)]
+        for prepared in prepared_scenes(searcher, shown, [scene.boxes for scene in shown], size, "a first feature"):
+            embed_prepared(searcher, prepared, size)
     pooled = torch.cat(rows) if rows else torch.empty(0, 1)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to whiten")
