@@ -65,8 +65,10 @@ class Estimate:
 # %% ../../nbs/02_evaluation/05_comparison.ipynb #8acdffac
 def estimate(numbers: dict[int, float], answers: dict[int, tuple[np.ndarray, str]] | None = None) -> Estimate:
     "The mean of `numbers`, one a seed; `answers`, by seed what each query scored (Q,) and the name of the list, are resampled."
-    draws = np.mean([resampled_means(*answers[seed]) for seed in numbers], axis=0) if answers else np.mean([*numbers.values()])
-    return Estimate(float(np.mean([*numbers.values()])), np.asarray(draws), {tuple(numbers): np.array([*numbers.values()], float)})
+    seeds = tuple(sorted(numbers))
+    by_seed = np.array([numbers[seed] for seed in seeds], float)
+    draws = np.mean([resampled_means(*answers[seed]) for seed in seeds], axis=0) if answers else by_seed.mean()
+    return Estimate(float(by_seed.mean()), np.asarray(draws), {seeds: by_seed})
 
 
 def read_answers(answers: dict[str, str], metric: str) -> tuple[np.ndarray, str]:
@@ -75,7 +77,7 @@ def read_answers(answers: dict[str, str], metric: str) -> tuple[np.ndarray, str]
 
 
 def estimates(rows: list[dict], keys: list[str], metric: str) -> dict:
-    """`metric` of each combination of `keys` in `rows`, one row a seed: by value of the key, or by a tuple where keys are several.
+    """`metric` of each combination of `keys` in `rows`, one row a seed: by the value of one key, or the tuple of several.
 
     Rows with `answers` that have the metric (map, top1) are resampled by query; of other rows only seeds are known. Numbers that
     are absent or nan make an estimate of nan.
