@@ -359,8 +359,8 @@ def evaluate(
 ) -> dict[str, dict]:
     """Detection and search of one protocol, as fractions, with the settings used.
 
-    Keys `detection` (as `evaluate_detection`), `search` (as `evaluate_search`), `answers` (what each query scored, and the name
-    of the list of `queries`), `settings`, `data` and `protocol`.
+    Keys `detection` (as `evaluate_detection`), `search` (as `evaluate_search`), `answers` (what each query scored, and a name of
+    the list of `queries`, the same in galleries of all sizes), `settings`, `data` and `protocol`.
     """
     queries = search_set.protocol(protocol)
     scores = score_search(detections, detections.query_features, search_set.gallery, queries, settings, rescore)
@@ -368,7 +368,7 @@ def evaluate(
     return dict(
         detection=evaluate_detection(detections, search_set.gallery, settings),
         search=scores.summary(),
-        answers={"queries": f"{search_set.name} {listed}", **scores.answers()},
+        answers={"queries": listed, **scores.answers()},
         settings=asdict(settings),
         data=search_set.name,
         protocol=protocol,

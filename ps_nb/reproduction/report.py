@@ -196,14 +196,15 @@ runs. A column that names a world stands on twins of that older version, which a
 Numbers of different columns are therefore not rivals; what can be compared is whether a claim holds. Rows marked *reported* are
 quoted by the paper from other authors. ± is the standard deviation over seeds.
 
-A claim *holds* by the sign of a difference. Where searches are compared, the sign is tested: the interval beside the word is 95 %
-of what other queries, and other seeds where there are two or more, could have shown instead, and with 0 inside it the verdict is
-*within noise*. What only seeds can tell (losses, clusters, seconds, training curves) is tested over seeds. A verdict without an
-interval has nothing to be tested by, or is from before there were tests, and says no more than the sign. With one seed an interval
-is about these very networks: another training differs by several points of mAP, above all on another device, where the starting
-weights are trained anew. Why a claim does not hold is said in the notebook that each heading leads to. Each json file holds the unrounded rows, the
-parameters, recipes, data fingerprints, versions, device, time and memory behind them, and the numbers that decide each claim. An
-experiment is `nbs/experiments/<paper>/<name>.ipynb`; the command beside a result runs it again.
+A claim *holds* by the sign of a difference. Where searches are compared, the sign is tested: the interval beside the word is 95
+% of what other queries, and other seeds where there are two or more, could have shown instead, and with 0 inside it the verdict
+is *within noise*. What only seeds can tell (losses, clusters, seconds, training curves) is tested over seeds. A verdict without
+an interval has nothing to be tested by, or is from before there were tests, and says no more than the sign. With one seed an
+interval is about these very networks: another training differs by several points of mAP, above all on another device, where the
+starting weights are trained anew. Why a claim does not hold is said in the notebook that each heading leads to. Each json file
+holds the unrounded rows, the parameters, recipes, data fingerprints, versions, device, time and memory behind them, and the
+numbers that decide each claim. An experiment is `nbs/experiments/<paper>/<name>.ipynb`; the command beside a result runs it
+again.
 """
 
 

@@ -301,7 +301,7 @@ def kept_answers(artefact: dict, rows: list[dict]) -> list[dict]:
     """
     kept = []
     for row in rows:
-        for metric in set(row.get("answers", {})) & {"map", "top1"}:
+        for metric in {"map", "top1"} & set(row) & set(row.get("answers", {})):
             mean = np.nanmean(read_answers(row["answers"], metric)[0])
             if abs(mean - row[metric]) > 1e-4:
                 raise UserError(f"{artefact['id']}: queries score {metric} {mean:.4f}, their row says {row[metric]:.4f}: "
