@@ -1,8 +1,8 @@
 """Results, verdicts, the report, and what the experiments share."""
 
 from .results import (
-    above_all, all_hold, any_holds, check_parameters, decreasing, increasing, interior_best, over_seeds, published_artefact,
-    run_origins, tested, undecided, verdict, write_result,
+    above_all, all_hold, any_holds, check_parameters, decide, decreasing, increasing, interior_best, over_seeds,
+    published_artefact, run_origins, undecided, verdict, write_result,
 )
 from .notebooks import reproduce
 from .report import write_report
@@ -22,10 +22,10 @@ from .paper_pages import committed, listing, reported
 __all__ = [
     "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold", "any_holds", "calm",
     "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins", "context_scores",
-    "crop_describer", "decreasing", "detection_gflops", "epoch_rows", "false_alarms", "fill_memory", "foreign_boxes",
+    "crop_describer", "decide", "decreasing", "detection_gflops", "epoch_rows", "false_alarms", "fill_memory", "foreign_boxes",
     "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing", "measured_apart", "milliseconds_per_image",
     "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image", "over_seeds", "painted", "parameter_count",
     "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes", "random_search", "recall_thresholds",
     "reported", "reproduce", "run_detector", "run_origins", "search_row", "search_scores", "seconds_per_image",
-    "shared_company", "speeds", "sweep", "tested", "trained_joint", "undecided", "verdict", "write_report", "write_result",
+    "shared_company", "speeds", "sweep", "trained_joint", "undecided", "verdict", "write_report", "write_result",
 ]

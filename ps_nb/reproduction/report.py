@@ -134,7 +134,7 @@ def claim_table(artefact: dict, results: dict[str, dict], columns: list[str]) ->
         lines.append(f"| {text} | " + " | ".join(cells) + " |")
     return lines
 
-
+# %% ../../nbs/13_reproduction/03_report.ipynb #f65cb61c
 def result_lines(key: str, artefact: dict, results: dict[str, dict], columns: list[str], folder: str = "") -> list[str]:
     "Lines about one table or figure: where its results come from, values, pictures, claims; `folder/` leads to the results."
     lines = []
@@ -168,7 +168,8 @@ def artefact_section(key: str, artefact: dict, results: dict[str, dict], columns
 def summary_table(papers: dict[str, dict], results: dict[str, dict], columns: list[str]) -> list[str]:
     "Lines of a markdown table: each paper's numbers of artefacts and claims, by column what was run and how it stands; the sum."
     lines = ["| paper | tables and figures | claims | " + " | ".join(columns) + " |", "|---|--:|--:|" + "---|" * len(columns)]
-    parts = {f"[{key}](#{key})": [(item, results[key][item["id"]]) for item in paper["artefacts"]] for key, paper in papers.items()}
+    parts = {f"[{key}](#{key})": [(item, results[key][item["id"]]) for item in paper["artefacts"]]
+             for key, paper in papers.items()}
     for name, artefacts in (parts | {"all": sum(parts.values(), [])}).items():
         cells = [name, str(len(artefacts)), str(sum(len(item["claims"]) for item, _ in artefacts))]
         for column in columns:
