@@ -17,9 +17,10 @@ lint:
 test:  ## library notebooks, experiments at their smallest, tests
 	$(PYTHON) -m pytest
 
-contents:  ## nbs/README.md, the index, the page of each chapter, and results shown on the pages of the papers
+contents:  ## nbs/README.md, the index, the page of each chapter, and results shown on the pages of papers and experiments
 	$(PYTHON) -c "from ps_nb.reproduction.contents import write_contents; write_contents()"
 	$(PYTHON) -c "from ps_nb.reproduction.paper_pages import write_pages; write_pages()"
 
-report:  ## results/README.md
+report:  ## results/README.md, and results shown on the pages of papers and experiments
 	ps-nb report
+	$(PYTHON) -c "from ps_nb.reproduction.paper_pages import write_pages; write_pages()"

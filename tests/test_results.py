@@ -7,19 +7,24 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from ps_nb.core import UserError, read_json, write_json
+from ps_nb.evaluation.comparison import Condition, bounds, estimate, estimates
 from ps_nb.reproduction import results
 from ps_nb.reproduction.report import matched_rows, report, value_table, write_report
 from ps_nb.reproduction.results import (
     KEYS,
+    above_all,
     all_hold,
+    any_holds,
     check_parameters,
     code_state,
+    decide,
     decreasing,
+    how_sure,
     increasing,
     interior_best,
     over_seeds,
@@ -28,6 +33,7 @@ from ps_nb.reproduction.results import (
     repository,
     undecided,
     verdict,
+    word_of,
     write_result,
 )
 
@@ -116,6 +122,52 @@ def test_a_verdict_without_numbers_is_undecided():
     assert all_hold(a=verdict(False), b=undecided("x"))["holds"] is False
     assert verdict(np.bool_(True))["holds"] is True
     assert increasing(pd.Series([0.1, 0.2], index=["a", "b"]))["evidence"] == {"a": 0.1, "b": 0.2}
+
+
+SEARCHES = [{"hpm": hpm, "hnm": hnm, "seed": seed, "map": float(scored.mean()), "clusters": 9,
+             "answers": {"queries": "made up", "map": " ".join(f"{value:.4g}" for value in scored)}}
+            for seed in (0, 1, 2) for hpm in (False, True) for hnm in (False, True)
+            for scored in [np.random.default_rng(seed).integers(0, 2, 60) * (1 - 0.1 * hpm) + 0.2 * hnm]]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.floats(-0.2, 0.2), min_size=2, max_size=5))
+def test_estimates_decide_as_their_numbers_do(numbers):
+    values = {name: estimate({0: value, 1: value}) for name, value in enumerate(numbers)}
+    plain = dict(enumerate(numbers))
+    for judge in (increasing, decreasing, interior_best, lambda each: above_all(each, 0, [1])):
+        outcome = judge(values)
+        assert outcome["holds"] == judge(plain)["holds"] and outcome["evidence"] == judge(plain)["evidence"]
+        if "claim" in outcome:
+            assert (outcome["claim"].value > 0) == outcome["holds"]
+            assert bounds(outcome["claim"]) == pytest.approx((outcome["claim"].value,) * 2)  # seeds that agree leave no doubt
+
+
+def test_the_interval_of_a_claim_is_made_again_from_its_file(folder):
+    values = estimates(SEARCHES, ["hpm", "hnm"], "map")
+    hnm, hpm = (values[key] - values[False, False] for key in ((False, True), (True, False)))
+    claims = {"both_gain": all_hold(hnm=decide(hnm, gain=hnm), hpm=decide(hpm)), "joint_gain_larger": decide(hnm)}
+    rows = over_seeds(SEARCHES, ["hpm", "hnm"])
+    result = read_json(write_result("cucps", "tab1_mining", check_parameters(GOOD), rows, claims, searches=SEARCHES))
+    assert "answers" not in result["columns"] and len(result["searches"]) == 12 and "clusters" not in result["searches"][0]
+    again = estimates(result["searches"], ["hpm", "hnm"], "map")
+    found = {claim["id"]: claim for claim in result["claims"]}
+    gain = again[False, True] - again[False, False]
+    loss = again[True, False] - again[False, False]
+    both, one = found["both_gain"], found["joint_gain_larger"]
+    assert one["interval"] == pytest.approx(bounds(gain)) and word_of(one) == "holds"
+    assert both["interval"] == pytest.approx(bounds(Condition("all", (gain, loss)))) and word_of(both) == "does not hold"
+    assert both["evidence"]["hnm"]["gain"] == pytest.approx(0.2)
+    assert "holds [0.200 to 0.200] |" in report()
+
+
+def test_one_part_without_noise_leaves_a_claim_with_the_plain_words():
+    noisy, single = estimate({0: 1.0, 1: 2.0}), estimate({0: 1.0})
+    assert how_sure(all_hold(a=decide(noisy), b=decide(single))) == how_sure(verdict(True)) == {}
+    assert word_of(any_holds(a=decide(noisy), b=verdict(False))) == "holds"
+    assert word_of(any_holds(a=decide(noisy)) | how_sure(any_holds(a=decide(noisy)))) == "holds, within noise"
+    assert any_holds()["holds"] is None and decide(estimate({0: float("nan"), 1: 1.0}))["holds"] is None
+    assert any_holds(a=verdict(False), b=undecided("x"))["holds"] is None
 
 
 # ---------------------------------------------------------------- result files
@@ -353,9 +405,23 @@ def test_rows_keep_the_papers_order_and_sweeps_are_sorted():
     assert value_table(sweep, {"small": {"rows": curve}}) == []  # too long for a table
 
 
+def kept_means(result):
+    "Key, metric and mean over queries and seeds of every search whose answers a result file keeps."
+    keys = published_artefact(result["key"], result["artefact"])["keys"]
+    kept = pd.DataFrame(result.get("searches", []))
+    for key, rows in kept.groupby(keys) if len(kept) else ():
+        for metric in {"map", "top1"} & set(kept):
+            scored = [np.nanmean(np.array(answers[metric].split(), float)) for answers in rows["answers"]]
+            yield key if isinstance(key, tuple) else (key,), metric, np.mean(scored)
+
+
 def test_result_files_in_the_repository_are_results():
     for path in (ROOT / "results").glob("*/*/*.json"):
         result = json.loads(path.read_text())
         assert path.parts[-3:] == (result["profile"], result["key"], f"{result['artefact']}.json")
         assert result["commit"] and result["dirty"] is False, f"{path}: made with code that was not committed"
+        means = {tuple(row[key] for key in published_artefact(result["key"], path.stem)["keys"]): row
+                 for row in result["rows"]}
+        for key, metric, value in kept_means(result):
+            assert value == pytest.approx(means[key][metric], abs=1e-4), f"{path}: {key} is not the mean of its queries"
         assert path.with_suffix(".csv").is_file() and (not result["picture"] or (path.parent / result["picture"]).is_file())

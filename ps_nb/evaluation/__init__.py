@@ -4,8 +4,10 @@ from .metrics import average_precision, box_overlap, match_threshold
 from .settings import EvaluationSettings, PRESETS, PRESET_ORIGINS
 from .detection import evaluate_detection
 from .ranking import evaluate, evaluate_search, score_search, unit_length
+from .comparison import Condition, Estimate, bounds, estimate, estimates
 
 __all__ = [
-    "EvaluationSettings", "PRESETS", "PRESET_ORIGINS", "average_precision", "box_overlap", "evaluate", "evaluate_detection",
-    "evaluate_search", "match_threshold", "score_search", "unit_length",
+    "Condition", "Estimate", "EvaluationSettings", "PRESETS", "PRESET_ORIGINS", "average_precision", "bounds", "box_overlap",
+    "estimate", "estimates", "evaluate", "evaluate_detection", "evaluate_search", "match_threshold", "score_search",
+    "unit_length",
 ]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from ..core import UserError, numpy_generator, progress
+from ..core import UserError, fingerprint, numpy_generator, progress
 from ..data.scenes import NO_CAMERA, UNLABELLED, Detections, Protocol, Query, Scene, SearchSet
 from .detection import check_scenes, evaluate_detection, meet_people
 from .metrics import average_precision, box_overlap, expand, first_best, match_threshold
@@ -297,6 +297,12 @@ class SearchScores:
         return dict(map=float(self.average_precision[asked].mean()), top1=self.top(1), top5=self.top(5), top10=self.top(10),
                     recall=float(found / self.truths.sum()), queries=int(asked.sum()), left_out=int((~asked).sum()))
 
+    def answers(self) -> dict[str, str]:
+        "What each query scored, four decimals and blanks between: `map`, its average precision, and `top1`; nan where left out."
+        first = [len(ranks) > 0 and ranks[0] == 1 if truths else np.nan for ranks, truths in zip(self.ranks, self.truths)]
+        return {name: " ".join(f"{value:.4g}" for value in np.round(np.asarray(values, np.float64), 4))
+                for name, values in (("map", self.average_precision), ("top1", first))}
+
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #a76dc1c0
 def score_search(
     detections: Detections,
@@ -353,12 +359,16 @@ def evaluate(
 ) -> dict[str, dict]:
     """Detection and search of one protocol, as fractions, with the settings used.
 
-    Keys `detection` (as `evaluate_detection`), `search` (as `evaluate_search`), `settings`, `data` and `protocol`.
+    Keys `detection` (as `evaluate_detection`), `search` (as `evaluate_search`), `answers` (what each query scored, and a name of
+    the list of `queries`, the same in galleries of all sizes), `settings`, `data` and `protocol`.
     """
     queries = search_set.protocol(protocol)
+    scores = score_search(detections, detections.query_features, search_set.gallery, queries, settings, rescore)
+    listed = fingerprint([(search_set.gallery[query.scene].name, query.person, query.box.tolist()) for query in queries.queries])
     return dict(
         detection=evaluate_detection(detections, search_set.gallery, settings),
-        search=evaluate_search(detections, detections.query_features, search_set.gallery, queries, settings, rescore),
+        search=scores.summary(),
+        answers={"queries": listed, **scores.answers()},
         settings=asdict(settings),
         data=search_set.name,
         protocol=protocol,

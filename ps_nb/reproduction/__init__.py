@@ -1,8 +1,8 @@
 """Results, verdicts, the report, and what the experiments share."""
 
 from .results import (
-    all_hold, check_parameters, decreasing, increasing, interior_best, over_seeds, published_artefact, run_origins, undecided,
-    verdict, write_result,
+    above_all, all_hold, any_holds, check_parameters, decide, decreasing, increasing, interior_best, over_seeds,
+    published_artefact, run_origins, undecided, verdict, write_result,
 )
 from .report import write_report
 from .cost import detection_gflops, milliseconds_per_image, parameter_count
@@ -16,16 +16,16 @@ from .context_rows import (
 from .weak_rows import DETECTORS, epoch_rows, foreign_boxes, people_in, search_row, sweep
 from .throughput import TorchvisionDetector, calm, chosen_precision, differences, fill_memory, noise_batch, random_scenes, speeds
 from .growth import APPROXIMATE, PARTS, SOFTWARE, growth_exponent, measured_apart, mining_of, neighbourhoods_of, random_search
-from .paper_pages import listing, reported
+from .paper_pages import committed, listing, reported
 from .many_runs import reproduce
 
 __all__ = [
-    "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "all_hold", "calm", "check_parameters",
-    "chosen_precision", "compare_parts", "context_origins", "context_scores", "crop_describer", "decreasing",
-    "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory", "foreign_boxes", "growth_exponent",
-    "hidden_parts", "increasing", "interior_best", "listing", "measured_apart", "milliseconds_per_image", "mining_of",
-    "neighbourhoods_of", "noise_batch", "operations_per_image", "over_seeds", "painted", "parameter_count",
-    "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes", "random_search",
+    "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold", "any_holds",
+    "calm", "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins", "context_scores",
+    "crop_describer", "decide", "decreasing", "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory",
+    "foreign_boxes", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing", "measured_apart",
+    "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image", "over_seeds", "painted",
+    "parameter_count", "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes", "random_search",
     "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_row", "search_scores",
     "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided", "verdict", "write_report",
     "write_result",

@@ -35,13 +35,13 @@ def part_rows(run: Run, data: SearchSet, protocol: str, **columns) -> list[dict]
     "A row for each region of Table 1, `uniform` last, each with the columns given."
     found, parts = searched(run, data, protocol), relative_attention(run).parts
     alone = {name: only_part(found, number, parts) for number, name in enumerate(PART_NAMES)}
-    return [dict(regions=name, **columns, **evaluate(each, data, protocol)["search"])
-            for name, each in (alone | {"uniform": found}).items()]
+    scores = {name: evaluate(each, data, protocol) for name, each in (alone | {"uniform": found}).items()}
+    return [dict(regions=name, **columns, **each["search"], answers=each["answers"]) for name, each in scores.items()]
 
 
 def context_scores(method: str, run: Run, data: SearchSet, protocol: str, scorer: ContextScorer | None = None,
                    settings: EvaluationSettings | None = None) -> dict:
-    "The search metrics of a run by `uniform` weights, `attention`, or the `graph` of `scorer`."
+    "The search metrics and `answers` of a run by `uniform` weights, `attention`, or the `graph` of `scorer`."
     settings = settings or EvaluationSettings()
     found = searched(run, data, protocol)
     rescore = None
@@ -51,7 +51,8 @@ def context_scores(method: str, run: Run, data: SearchSet, protocol: str, scorer
         rescore = context_rescorer(scorer, found, data.protocol(protocol), settings.score_threshold)
     elif method != "uniform":
         raise UserError(f"method {method!r}: choose uniform or attention, or graph together with a scorer")
-    return evaluate(found, data, protocol, settings, rescore)["search"]
+    scores = evaluate(found, data, protocol, settings, rescore)
+    return scores["search"] | {"answers": scores["answers"]}
 
 # %% ../../nbs/13_reproduction/06_context_rows.ipynb #2707b483
 def shared_company(data: SearchSet, protocol: str) -> dict[str, float]:

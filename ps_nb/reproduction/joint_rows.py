@@ -29,9 +29,10 @@ from ..training.crops import crop_batch, describe_crops, embed_crops
 
 # %% ../../nbs/13_reproduction/05_joint_rows.ipynb #47a3787b
 def search_scores(detections: Detections, data: SearchSet, protocol: str, similarity: str = "euclidean", **settings) -> dict:
-    "The search summary of `evaluate` under the paper's settings; `settings` are fields of `EvaluationSettings`."
+    "`search` and `answers` of `evaluate` under the paper's settings; `settings` are fields of `EvaluationSettings`."
     chosen = vars(PRESETS["e2e"]) | {"similarity": similarity} | settings
-    return evaluate(detections, data, protocol, EvaluationSettings(**chosen))["search"]
+    scores = evaluate(detections, data, protocol, EvaluationSettings(**chosen))
+    return scores["search"] | {"answers": scores["answers"]}
 
 # %% ../../nbs/13_reproduction/05_joint_rows.ipynb #30963ef0
 def trained_joint(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0) -> Run:

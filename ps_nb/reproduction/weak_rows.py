@@ -28,11 +28,11 @@ from ..systems.runs import Run, runs_folder, search_set, searched, trained
 from ..training.once import collects
 
 # %% ../../nbs/13_reproduction/07_weak_rows.ipynb #6b7238a1
-def search_row(detections: Detections, data: SearchSet, protocol: str) -> dict[str, float]:
-    "`map` and `top1` of a search by the usual protocol, `detection_ap` and `detection_recall` of the boxes."
+def search_row(detections: Detections, data: SearchSet, protocol: str) -> dict:
+    "`map`, `top1` and `answers` of a search by the usual protocol, `detection_ap` and `detection_recall` of the boxes."
     scores = evaluate(detections, data, protocol)
     return {"map": scores["search"]["map"], "top1": scores["search"]["top1"], "detection_ap": scores["detection"]["ap"],
-            "detection_recall": scores["detection"]["recall"]}
+            "detection_recall": scores["detection"]["recall"], "answers": scores["answers"]}
 
 
 def sweep(variants: list[tuple[dict, Recipe]], data: SearchSet, protocol: str, profile: str,

@@ -30,12 +30,12 @@ def by_colour(data: SearchSet, protocol: str) -> Detections:
 
 
 def score_row(method: str, boxes: str, detections: Detections, data: SearchSet, protocol: str) -> dict:
-    "One row of a table: `map`, `top1`, and for detected boxes `detection_ap` and `detection_recall`."
+    "One row of a table: `map`, `top1`, and for detected boxes `detection_ap` and `detection_recall`; and the `answers`."
     scores = evaluate(detections, data, protocol)
     found = scores["detection"] if boxes == "detected" else {"ap": None, "recall": None}
     return {"method": method, "boxes": boxes, "map": scores["search"]["map"], "top1": scores["search"]["top1"],
             "top5": scores["search"]["top5"], "top10": scores["search"]["top10"], "detection_ap": found["ap"],
-            "detection_recall": found["recall"], "queries": scores["search"]["queries"]}
+            "detection_recall": found["recall"], "queries": scores["search"]["queries"], "answers": scores["answers"]}
 
 # %% ../../nbs/12_systems/06_quickstart.ipynb #53e414e5
 def compare(data: SearchSet, recipe: Recipe, profile: str, seed: int = 0, device: str = "auto") -> tuple[pd.DataFrame, Run]:
@@ -47,7 +47,7 @@ def compare(data: SearchSet, recipe: Recipe, profile: str, seed: int = 0, device
     run = trained(recipe, data, profile, seed, device)
     rows.append(score_row("after training", "true", on_true_boxes(run.searcher, recipe, data, protocol), data, protocol))
     rows.append(score_row("after training", "detected", searched(run, data, protocol), data, protocol))
-    return pd.DataFrame(rows), run
+    return pd.DataFrame(rows).drop(columns="answers"), run
 
 # %% ../../nbs/12_systems/06_quickstart.ipynb #20b04ca0
 def quickstart(out: str | Path, profile: str = "small", seed: int = 0, device: str = "auto") -> dict:
