@@ -7,7 +7,7 @@ __all__ = ['UNFINISHED', 'RENAMED', 'UserError', 'derived_seed', 'numpy_generato
            'held_temporary', 'atomic_path', 'remove_unfinished', 'write_bytes', 'write_text', 'json_text', 'write_json',
            'read_json', 'fingerprint', 'file_checksum', 'present_names', 'first_names', 'write_checked', 'check_bytes',
            'remove_checked', 'save_tensors', 'load_tensors', 'open_lock', 'locked', 'answer_calls', 'call',
-           'map_in_processes', 'progress']
+           'map_in_processes', 'imported_when_asked', 'progress']
 
 # %% ../nbs/00_ground/01_core.ipynb #5992ea79
 import contextlib
@@ -15,6 +15,7 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import importlib
 import json
 import os
 import pickle
@@ -356,6 +357,18 @@ def map_in_processes(function: Callable, items: list, workers: int) -> Iterator:
         pool.shutdown(cancel_futures=True)
         for process in processes:
             process.communicate()
+
+# %% ../nbs/00_ground/01_core.ipynb #d46fe288
+def imported_when_asked(package: str, **modules: str) -> tuple[Callable, list[str]]:
+    "`__getattr__` and `__all__` of a package whose public names lie in its `modules`: module=\"name name …\"."
+    homes = {name: module for module, names in modules.items() for name in names.split()}
+
+    def find(name: str):
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+
+    return find, sorted(homes)
 
 # %% ../nbs/00_ground/01_core.ipynb #6649c744
 def progress(iterable, description: str, total: int | None = None):
