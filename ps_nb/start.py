@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['exported_app', 'exported_search', 'Exported', 'exported_model', 'index_exported_command', 'query_exported_command',
-           'names_a_file', 'main']
+           'names_a_file', 'start_command']
 
 # %% ../nbs/14_command/02_start.ipynb #5adcaddc
 import sys
@@ -72,7 +72,7 @@ def names_a_file(words: list[str]) -> bool:
     return words[:1] == ["search"] and any(word == "--model" or word.startswith("--model=") for word in words)
 
 
-def main() -> None:
+def start_command() -> None:
     "Run the command `ps-nb`."
     if names_a_file(sys.argv[1:]):
         run_command(exported_app)

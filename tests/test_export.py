@@ -91,9 +91,9 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_no_file(tmp_path, monkey
 
 WITHOUT_TORCH = """
 import sys
-from ps_nb.start import main
+from ps_nb.start import start_command
 try:
-    main()
+    start_command()
 finally:
     if "torch" in sys.modules:
         raise AssertionError("PyTorch was imported")
@@ -112,7 +112,7 @@ def test_a_search_without_torch(tmp_path, monkeypatch, capsys):
     def run_words(*words):
         monkeypatch.setattr(sys, "argv", ["ps-nb", *words])
         with pytest.raises(SystemExit) as ended:
-            start.main()
+            start.start_command()
         told = capsys.readouterr()
         return ended.value.code or 0, told.out, told.err
 
