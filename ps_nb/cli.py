@@ -7,10 +7,12 @@ __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile
            'read_data', 'quickstart_command', 'system_recipe', 'with_weights', 'check_recipe', 'train_command',
            'recipe_command', 'detect_command', 'reproduce_command', 'report_command', 'evaluate_command',
            'check_command', 'statistics_command', 'render_command', 'convert_command', 'feature_fingerprint',
-           'index_command', 'draw_company', 'query_command', 'export_command', 'main']
+           'index_command', 'draw_company', 'query_command', 'export_command', 'context_opinion', 'serve_command',
+           'main']
 
 # %% ../nbs/14_command/01_cli.ipynb #491206d2
 import re
+import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -38,13 +40,14 @@ from .reproduction.report import write_report
 from .search.export import export_searcher
 from .search.index import GalleryIndex, SearchResult, index_images, open_gallery, print_skipped, query_box, read_corners
 from .search.index import search_box, write_answer
+from .search.page import SearchDesk, is_local, serve_page
 from .search.photographs import read_images, read_query
 from .systems.graph_stage import context_graph, graph_name, load_scorer, trained_scorer
 from .systems.quickstart import quickstart
 from .systems.recipes import PROFILES, PartMatching, Recipe, cgps, check_profile, ctxg, cucps, joint, oim, read_recipe
 from .systems.recipes import rsiam, with_changes
 from .systems.runs import Run, find_people, learns_identities, load_run, new_network, new_objective, runs_folder
-from .systems.runs import trained
+from .systems.runs import search_set, trained
 from .training.crops import CropTraining
 from .training.starting_weights import keep_weights, kept_weights
 from .twin.render import TWINS, render_twin
@@ -86,7 +89,10 @@ def read_data(root: Path, format: str, classes: str) -> SearchSet:
 def quickstart_command(profile: Profile = "small", seed: Seed = 0, device: Device = "auto",
                        out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("quickstart")) -> None:
     """Make a world of rendered people, learn to search in it, and show what was found (minutes on two cores)."""
-    quickstart(out, profile, seed, device)
+    folder = quickstart(out, profile, seed, device)["folder"]
+    pictures = search_set("cuhk-sysu", profile, seed).gallery[0].path.parent
+    print(f"to search in it yourself:\n  ps-nb search index {folder} {pictures} --out {out / 'index'}\n"
+          f"  ps-nb serve {folder} {out / 'index'}   # a page for the browser: pip install 'ps_nb[web]'")
 
 # %% ../nbs/14_command/01_cli.ipynb #5ca5003c
 def system_recipe(system: str, profile: str, format: str) -> Recipe:
@@ -342,6 +348,40 @@ def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .
     differences = export_searcher(run.searcher, run.recipe.test_size, feature_fingerprint(run), out)
     print("largest differences from PyTorch:", ", ".join(f"{name} {value:.1g}" for name, value in differences.items()))
     print(out)
+
+# %% ../nbs/14_command/01_cli.ipynb #7d06e0ec
+def context_opinion(run: Run, graph: Path):
+    "What re-scores the people of an index by the graph, for `SearchDesk.second`. Raises `UserError` where it does not fit."
+    scorer, size = load_scorer(run, graph), run.recipe.test_size
+
+    def second(pixels: np.ndarray, box: np.ndarray, people):
+        probe, others = embed_boxes(run.searcher, pixels, box[None], size)[0], detect_image(run.searcher, pixels, size)
+        return search_rescorer(scorer, ask(scorer.attention, probe, box, others), people)
+
+    return second
+
+
+@app.command("serve")
+def serve_command(
+    model: Model,
+    index: Annotated[Path, typer.Argument(help="Folder of the index; one that is not there can be made on the page.")],
+    host: Annotated[str, typer.Option(help="Address to serve; others than this machine's own need the password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve.")] = 7860,
+    password: Annotated[str, typer.Option(envvar="PS_NB_PASSWORD", help="Of the user ps-nb; where other machines reach the page "
+                                          "and none is given, one is drawn and printed.")] = "",
+    device: Device = "auto",
+) -> None:
+    """Open a page to search with in a browser: upload a photograph, click a person, see who looks like them."""
+    run = load_run(model, device)
+    graphs = sorted(run.folder.glob("graph-*.json"), key=lambda path: path.stat().st_mtime)
+    size = run.recipe.test_size
+    desk = SearchDesk(index, feature_fingerprint(run), lambda image: detect_image(run.searcher, image, size),
+                      lambda image, boxes: embed_boxes(run.searcher, image, boxes, size),
+                      context_opinion(run, graphs[-1]) if graphs else None)
+    if not is_local(host) and not password:
+        password = secrets.token_urlsafe(12)
+        print(f"password of user ps-nb: {password}")
+    serve_page(desk, host, port, password)
 
 # %% ../nbs/14_command/01_cli.ipynb #af8061fb
 def main() -> None:
