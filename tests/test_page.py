@@ -127,9 +127,9 @@ def test_a_visit(tmp_path, monkeypatch):
             visitor.page.check("#drawing input")
             visitor.clicks(50, 80, "opposite corner")
             visitor.clicks(50, 80, "no area")
-            monkeypatch.setattr(photographs, "LARGEST", 1000)
-            visitor.uploads(query, "query.png has more than 1000 pixels: make it smaller")
-            monkeypatch.undo()
+            with monkeypatch.context() as patch:
+                patch.setattr(photographs, "LARGEST", 1000)
+                visitor.uploads(query, "query.png has more than 1000 pixels: make it smaller")
             write_json(desk.folder / "index.json", read_json(desk.folder / "index.json") | {"model": "another"})
             other.clicks(70, 140, "was made by model another")
             other.uploads(query, "2 people found")  # the server goes on
