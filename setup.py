@@ -31,6 +31,8 @@ setup(
         "dev": lines("dev_requirements"),
         "index": lines("index_requirements"),
         "cluster": lines("cluster_requirements"),
+        "onnx": lines("onnx_requirements"),
+        "web": lines("web_requirements"),
         "comparison": lines("comparison_requirements"),
     },
     entry_points={"console_scripts": lines("console_scripts")},

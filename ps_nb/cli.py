@@ -7,11 +7,12 @@ __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile
            'read_data', 'quickstart_command', 'system_recipe', 'with_weights', 'check_recipe', 'train_command',
            'recipe_command', 'detect_command', 'reproduce_command', 'report_command', 'evaluate_command',
            'check_command', 'statistics_command', 'render_command', 'convert_command', 'feature_fingerprint',
-           'print_skipped', 'index_command', 'draw_company', 'query_command', 'main']
+           'index_command', 'draw_company', 'query_command', 'export_command', 'context_opinion', 'serve_command',
+           'main']
 
 # %% ../nbs/14_command/01_cli.ipynb #491206d2
 import re
-import sys
+import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .core import UserError, fingerprint, json_text, write_json
+from .core import UserError, fingerprint, json_text, run_command, write_json
 from .devices import use_available_cores
 from .data.checks import check_search_set, check_training, counted
 from .data.cuhk_sysu import write_cuhk_sysu
@@ -37,15 +38,17 @@ from .graph.scorer import ContextScorer, context_rescorer, joined_pairs, search_
 from .reproduction.many_runs import reproduce
 from .reproduction.rehearsal import rehearse
 from .reproduction.report import write_report
-from .search.index import GalleryIndex, SearchResult, draw_search, index_images, load_index, moved, printable, query_box
-from .search.index import search_box, write_search
+from .search.export import export_searcher
+from .search.index import GalleryIndex, SearchResult, index_images, open_gallery, print_skipped, query_box, read_corners
+from .search.index import search_box, write_answer
+from .search.page import SearchDesk, is_local, serve_page
 from .search.photographs import read_images, read_query
 from .systems.graph_stage import context_graph, graph_name, load_scorer, trained_scorer
 from .systems.quickstart import quickstart
 from .systems.recipes import PROFILES, PartMatching, Recipe, cgps, check_profile, ctxg, cucps, joint, oim, read_recipe
 from .systems.recipes import rsiam, with_changes
 from .systems.runs import Run, find_people, learns_identities, load_run, new_network, new_objective, runs_folder
-from .systems.runs import trained
+from .systems.runs import search_set, trained
 from .training.crops import CropTraining
 from .training.starting_weights import keep_weights, kept_weights
 from .twin.render import TWINS, render_twin
@@ -54,7 +57,8 @@ from .twin.render import TWINS, render_twin
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Person search: find a person, given one box, in a gallery of whole images.")
 data_app = typer.Typer(no_args_is_help=True, help="Check, count, render and convert data sets.")
-search_app = typer.Typer(no_args_is_help=True, help="Index photographs or videos once, then look for people in them.")
+search_app = typer.Typer(no_args_is_help=True, help="Index photographs or videos once, then look for people in them. With "
+                        "--model model.onnx, as export writes it, in place of a run's folder, PyTorch is not needed.")
 app.add_typer(data_app, name="data")
 app.add_typer(search_app, name="search")
 
@@ -86,7 +90,10 @@ def read_data(root: Path, format: str, classes: str) -> SearchSet:
 def quickstart_command(profile: Profile = "small", seed: Seed = 0, device: Device = "auto",
                        out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("quickstart")) -> None:
     """Make a world of rendered people, learn to search in it, and show what was found (minutes on two cores)."""
-    quickstart(out, profile, seed, device)
+    folder = quickstart(out, profile, seed, device)["folder"]
+    pictures = search_set("cuhk-sysu", profile, seed).gallery[0].path.parent
+    print(f"to search in it yourself:\n  ps-nb search index {folder} {pictures} --out {out / 'index'}\n"
+          f"  ps-nb serve {folder} {out / 'index'}   # a page for the browser: pip install 'ps_nb[web]'")
 
 # %% ../nbs/14_command/01_cli.ipynb #5ca5003c
 def system_recipe(system: str, profile: str, format: str) -> Recipe:
@@ -286,14 +293,6 @@ def feature_fingerprint(run: Run) -> str:
     return fingerprint([model_fingerprint(run.searcher), run.recipe.test_size.shorter, run.recipe.test_size.longer])
 
 
-def print_skipped(skipped: dict[str, str], shown: int = 20) -> None:
-    "Print the first reasons to standard error, one a line."
-    for reason in list(skipped.values())[:shown]:
-        print(f"skipped: {' '.join(reason.split())}", file=sys.stderr)
-    if len(skipped) > shown:
-        print(f"skipped: and {len(skipped) - shown} more", file=sys.stderr)
-
-
 @search_app.command("index")
 def index_command(model: Model, images: Annotated[list[Path], typer.Argument(help="Images, videos or folders of them.")],
                   out: Annotated[Path, typer.Option(help="Folder of the index; an existing one is extended.")],
@@ -338,16 +337,9 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
                   photos: Annotated[Path | None, typer.Option(help="Where the indexed photographs lie now.")] = None,
                   graph: Graph = None, device: Device = "auto") -> None:
     """Look for the person in a box of an image among everybody in an index."""
-    try:
-        corners = [float(value) for value in box.split(",")]
-    except ValueError:
-        raise UserError(f"box {box!r} is not four numbers: give x1,y1,x2,y2") from None
-    run = load_run(model, device)
-    people, pixels = load_index(index, feature_fingerprint(run)), read_query(image)
-    if not people.complete:
-        print("the index is unfinished: run search index again to complete it", file=sys.stderr)
-    people = people if photos is None else moved(people, photos)
-    size, rescore, lost = run.recipe.test_size, None, {}
+    corners, run = read_corners(box), load_run(model, device)
+    people, pixels = open_gallery(index, feature_fingerprint(run), photos), read_query(image)
+    size, rescore = run.recipe.test_size, None
     if graph is not None:
         scorer, place = load_scorer(run, graph), query_box(corners, pixels.shape[1], pixels.shape[0])
         probe, others = embed_boxes(run.searcher, pixels, place[None], size)[0], detect_image(run.searcher, pixels, size)
@@ -356,24 +348,55 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
     result = search_box(people, image, pixels, corners,
                         lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, size), top, one_per_image,
                         rescore=rescore, keep_own=keep_own)
-    write_search(result, out, draw_search(result, pixels, people, lost))
-    print_skipped(lost)
-    if lost:
-        print("photographs that were moved are found with --photos FOLDER", file=sys.stderr)
     if graph is not None and len(result.people):
         draw_company(scorer, asked, pixels, people, result, out)
-    print(result.people.assign(image=result.people["image"].map(printable)).to_string(index=False))
-    print(out / "search.png")
+    write_answer(result, pixels, people, out)
+
+# %% ../nbs/14_command/01_cli.ipynb #e7a8f768
+@app.command("export")
+def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .onnx file to write.")]) -> None:
+    """Write a run's searcher as one ONNX file: detection and features of an image of any size, and features of given boxes."""
+    run = load_run(model, "cpu")
+    differences = export_searcher(run.searcher, run.recipe.test_size, feature_fingerprint(run), out)
+    print("largest differences from PyTorch:", ", ".join(f"{name} {value:.1g}" for name, value in differences.items()))
+    print(out)
+
+# %% ../nbs/14_command/01_cli.ipynb #7d06e0ec
+def context_opinion(run: Run, graph: Path):
+    "What re-scores the people of an index by the graph, for `SearchDesk.second`. Raises `UserError` where it does not fit."
+    scorer, size = load_scorer(run, graph), run.recipe.test_size
+
+    def second(pixels: np.ndarray, box: np.ndarray, people):
+        probe, others = embed_boxes(run.searcher, pixels, box[None], size)[0], detect_image(run.searcher, pixels, size)
+        return search_rescorer(scorer, ask(scorer.attention, probe, box, others), people)
+
+    return second
+
+
+@app.command("serve")
+def serve_command(
+    model: Model,
+    index: Annotated[Path, typer.Argument(help="Folder of the index; one that is not there can be made on the page.")],
+    host: Annotated[str, typer.Option(help="Address to serve; others than this machine's own need the password.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve.")] = 7860,
+    password: Annotated[str, typer.Option(envvar="PS_NB_PASSWORD", help="Of the user ps-nb; where other machines reach the page "
+                                          "and none is given, one is drawn and printed.")] = "",
+    device: Device = "auto",
+) -> None:
+    """Open a page to search with in a browser: upload a photograph, click a person, see who looks like them."""
+    run = load_run(model, device)
+    graphs = sorted(run.folder.glob("graph-*.json"), key=lambda path: path.stat().st_mtime)
+    size = run.recipe.test_size
+    desk = SearchDesk(index, feature_fingerprint(run), lambda image: detect_image(run.searcher, image, size),
+                      lambda image, boxes: embed_boxes(run.searcher, image, boxes, size),
+                      context_opinion(run, graphs[-1]) if graphs else None)
+    if not is_local(host) and not password:
+        password = secrets.token_urlsafe(12)
+        print(f"password of user ps-nb: {password}")
+    serve_page(desk, host, port, password)
 
 # %% ../nbs/14_command/01_cli.ipynb #af8061fb
 def main() -> None:
     "Run the command; a `UserError` becomes one line on standard error and exit status 1."
     use_available_cores()
-    try:
-        app()
-    except UserError as error:
-        print(f"ps-nb: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("ps-nb: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+    run_command(app)

@@ -23,6 +23,7 @@ from ps_nb.cli import SYSTEMS, app, main
 from ps_nb.core import UserError, file_checksum, fingerprint, json_text, read_json, write_json
 from ps_nb.data.cuhk_sysu import read_cuhk_sysu
 from ps_nb.detector.backbones import Backbone, weights_of
+from ps_nb.start import exported_app
 from ps_nb.systems.recipes import ctxg, joint, oim, recipe_from_json, recipe_to_json
 from ps_nb.systems.runs import run_identity, starting_backbone
 from ps_nb.twin.render import render_twin
@@ -300,6 +301,8 @@ def spoken():
 
 def test_commands_and_options_that_texts_name_exist():
     known = dict(commands(typer.main.get_command(app)))
+    for name, own in commands(typer.main.get_command(exported_app)):
+        known[name] |= own
     options = set.union(*known.values()) | {"--help"}
     foreign = {"--quiet", "--editable", "--nproc_per_node", "--no-python"}  # of pip and torchrun
     named = {}

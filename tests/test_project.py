@@ -159,7 +159,7 @@ def test_every_library_notebook_is_found():
     folders = [path for path in (ROOT / "nbs").iterdir() if re.match(r"\d\d_", path.name)]
     assert [int(path.name[:2]) for path in sorted(folders)] == list(range(15))  # ground, thirteen chapters, the command
     assert len(LIBRARY) == len([path for path in (ROOT / "nbs").rglob("*.ipynb") if path.parent.parent == ROOT / "nbs"
-                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 90
+                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 94
     assert len(CHAPTERS) == 13
     for folder in folders:
         numbers = sorted(int(path.stem[:2]) for path in folder.glob("*.ipynb"))
@@ -241,7 +241,8 @@ IMPORT_NAMES = {"scikit-learn": "sklearn", "pillow": "PIL", "opencv-python-headl
 
 def test_exported_code_imports_what_the_package_requires():
     declared = [re.split(r"[<>=]", line)[0] for key in ("requirements", "index_requirements", "cluster_requirements",
-                                                                       "comparison_requirements")
+                                                                       "comparison_requirements", "onnx_requirements",
+                                                                       "web_requirements")
                 for line in requirements(key)]  # fmt: skip
     allowed = {IMPORT_NAMES.get(name, name) for name in declared} | set(sys.stdlib_module_names) | {"triton"}  # of torch for GPUs
     foreign = {path.name: names for path in (ROOT / "ps_nb").rglob("*.py") if (names := imported_modules(path)[0] - allowed)}

@@ -7,16 +7,19 @@ __all__ = ['Arrow', 'WIDE', 'HIGH', 'box_parameters', 'columns_of', 'in_three_di
 
 # %% ../../nbs/09_figures/04_architecture.ipynb #068e953a
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from torch import nn
 
 from ..core import UserError
 from .drawing import PALETTE, PaperFigure, paper_style
 
+if TYPE_CHECKING:
+    from torch import nn
+
 # %% ../../nbs/09_figures/04_architecture.ipynb #672def3b
-def box_parameters(searcher: nn.Module, names: Sequence[str]) -> dict[str, int | None]:
+def box_parameters(searcher: "nn.Module", names: Sequence[str]) -> dict[str, int | None]:
     """Number of parameters of each of `names`, dotted modules or parameters of `searcher`; None for any other name, say a loss.
 
     Raises `UserError` when a parameter of the searcher is in none of them, or in two.
@@ -57,7 +60,7 @@ WIDE, HIGH = 1.4, 0.75  # inches of a column and of a row
 
 
 @paper_style()
-def architecture(searcher: nn.Module, arrows: Sequence[Arrow]) -> Figure:
+def architecture(searcher: "nn.Module", arrows: Sequence[Arrow]) -> Figure:
     """The modules of `searcher` that `arrows` name, as boxes, joined by them; names that are no modules as text.
 
     Raises `UserError` as `box_parameters` and `columns_of`.

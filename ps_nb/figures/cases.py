@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 
 from ..core import UserError
-from ..data.loading import read_image
+from ..data.images import read_image
 from ..data.scenes import Detections, Protocol, Scene, SearchSet
 from ..evaluation.ranking import find_candidates, in_order, match_ranks, score_search, search_space
 from ..evaluation.settings import EvaluationSettings, PRESETS

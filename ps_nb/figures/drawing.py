@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..core import UserError, write_bytes
-from ..data.loading import InputSize, resize
+from ..data.images import InputSize, resize
 
 # %% ../../nbs/09_figures/01_drawing.ipynb #659f5f48
 PALETTE = [to_hex(colour) for colour in seaborn.color_palette("colorblind")]

@@ -6,12 +6,14 @@
 __all__ = ['INDEX_VERSION', 'MANIFEST', 'PART_IMAGES', 'SHORTLIST', 'GalleryIndex', 'checked_people', 'write_part',
            'fits_together', 'read_part', 'is_manifest', 'read_manifest', 'load_index', 'index_images', 'nearest',
            'query_box', 'moments', 'matching_rows', 'search_index', 'SearchResult', 'own_images', 'search_box', 'moved',
-           'printable', 'draw_search', 'gone', 'write_search']
+           'printable', 'draw_search', 'gone', 'write_search', 'read_corners', 'print_skipped', 'open_gallery',
+           'write_answer']
 
 # %% ../../nbs/10_search/02_index.ipynb #c10f3969
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -433,3 +435,41 @@ def write_search(result: SearchResult, folder: str | Path, figure: Figure | None
     write_bytes(Path(folder) / "search.csv", result.people.to_csv(index=False).encode("utf-8", "surrogateescape"))
     if figure is not None:
         save_figure(figure, Path(folder) / "search.png", limit=None)
+
+# %% ../../nbs/10_search/02_index.ipynb #64da261b
+def read_corners(text: str) -> list[float]:
+    "The four numbers of a box given as x1,y1,x2,y2. Raises `UserError`."
+    try:
+        corners = [float(value) for value in text.split(",")]
+    except ValueError:
+        corners = []
+    if len(corners) != 4:
+        raise UserError(f"box {text!r} is not four numbers: give x1,y1,x2,y2")
+    return corners
+
+
+def print_skipped(skipped: dict[str, str], shown: int = 20) -> None:
+    "Print the first reasons to standard error, one a line."
+    for reason in list(skipped.values())[:shown]:
+        print(f"skipped: {' '.join(reason.split())}", file=sys.stderr)
+    if len(skipped) > shown:
+        print(f"skipped: and {len(skipped) - shown} more", file=sys.stderr)
+
+
+def open_gallery(folder: str | Path, model: str, photos: str | Path | None = None) -> GalleryIndex:
+    "`load_index`, with its photographs in the folder `photos` where that is given; says on standard error if it is unfinished."
+    people = load_index(folder, model)
+    if not people.complete:
+        print("the index is unfinished: run search index again to complete it", file=sys.stderr)
+    return people if photos is None else moved(people, photos)
+
+
+def write_answer(result: SearchResult, pixels: np.ndarray, people: GalleryIndex, folder: str | Path) -> None:
+    "Write `search.json`, `search.csv` and `search.png` to `folder`, and print the table and what could not be shown."
+    lost = {}
+    write_search(result, folder, draw_search(result, pixels, people, lost))
+    print_skipped(lost)
+    if lost:
+        print("photographs that were moved are found with --photos FOLDER", file=sys.stderr)
+    print(result.people.assign(image=result.people["image"].map(printable)).to_string(index=False))
+    print(Path(folder) / "search.png")
