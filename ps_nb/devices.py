@@ -134,7 +134,7 @@ def recorded(function: Callable, *inputs: torch.Tensor) -> Callable:
 
     return play
 
-
+# %% ../nbs/00_ground/02_devices.ipynb #73ea14a9
 class Replays:
     "Calls a function of tensors on a GPU; from the third call with the same shapes on, by a recording. At most `most` of them."
 

@@ -11,7 +11,7 @@ __all__ = ['kernel', 'constexpr', 'kernels_are_there', 'kept_by_blocks', 'suppre
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torchvision.ops import nms, roi_align
 
 try:
@@ -96,7 +96,7 @@ def kept_by_kernel(boxes: Tensor, threshold: float, limit: int, block: int = 64)
     return kept
 
 
-@torch.library.custom_op("ps_nb::first_kept", mutates_args=())
+@library.custom_op("ps_nb::first_kept", mutates_args=())
 def first_kept(boxes: Tensor, threshold: float, limit: int) -> Tensor:
     """(B, limit) int64: the first of the float32 boxes (B, N, 4) xyxy, best first, that greedy suppression keeps, then -1.
 
@@ -154,7 +154,7 @@ def cut_by_kernel(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float
     return regions
 
 
-@torch.library.custom_op("ps_nb::cut", mutates_args=())
+@library.custom_op("ps_nb::cut", mutates_args=())
 def cut(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float) -> Tensor:
     """Regions (R, C, high, wide) of maps (B, C, H, W) by RoIAlign, in their number format, with channels last.
 
@@ -222,7 +222,7 @@ def spread_by_kernel(slopes: Tensor, rows: Tensor, images: int, height: int, wid
     return gradient
 
 
-@torch.library.custom_op("ps_nb::cut_gradient", mutates_args=())
+@library.custom_op("ps_nb::cut_gradient", mutates_args=())
 def cut_gradient(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float) -> Tensor:
     "Gradient (B, C, H, W) in the maps of `cut`, from that in its regions, `slopes` (R, C, high, wide), in their number format."
     if kernels_are_there(slopes.device):

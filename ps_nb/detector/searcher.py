@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['best_places', 'filled_places', 'best_of_each', 'look_at', 'embed_regions', 'find_places', 'sampled_regions',
-           'draw_described', 'look_again', 'PersonSearcher', 'ProposalSearcher']
+           'draw_described', 'describe_places', 'look_again', 'PersonSearcher', 'ProposalSearcher']
 
 # %% ../../nbs/04_detector/07_searcher.ipynb #c88ccc87
 from weakref import WeakKeyDictionary
@@ -114,13 +114,23 @@ def draw_described(
 _replays = WeakKeyDictionary()  # of each searcher
 
 
+@torch.no_grad()
+def describe_places(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    "`detect` before anybody is counted: `best_places` of filled, boxes, scores and features, of filled places and others."
+    maps = searcher.backbone.stem(normalise(batch.images))
+    kept, boxes, scores, *features = find_places(searcher, maps, batch)
+    if searcher.settings.refined_features:
+        features = [embed_regions(searcher, maps, list(boxes)).unflatten(0, kept.shape)]
+    return kept, boxes, scores, *features
+
+
 def look_again(searcher: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    "`places` of a searcher on a GPU, from the third batch of a size on recorded and played back, where the kernels are there."
+    "`describe_places` of a searcher on a GPU, from the third batch of a size on recorded and played back, where the kernels are there."
     device = batch.images.device
     limits = send(torch.tensor(batch.sizes, dtype=torch.float32), device)
 
     def look(images, limits):
-        return searcher.places(Batch(images, limits, [], []))
+        return describe_places(searcher, Batch(images, limits, [], []))
 
     if searcher.training or not kernels_are_there(device):
         return look(batch.images, limits)
@@ -161,15 +171,6 @@ class PersonSearcher(nn.Module):
             regions, persons, counts = draw_described(settings, batch, regions, goals, offsets, persons, counts)
             features = embed_regions(self, maps, list(regions.split(counts)))
         return losses, sampled_regions(self, batch, features, persons, counts)
-
-    @torch.no_grad()
-    def places(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        "`detect` before anybody is counted: `best_places` of filled, boxes, scores and features."
-        maps = self.backbone.stem(normalise(batch.images))
-        kept, boxes, scores, *features = find_places(self, maps, batch)
-        if self.settings.refined_features:
-            features = [embed_regions(self, maps, list(boxes)).unflatten(0, kept.shape)]
-        return kept, boxes, scores, *features
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:

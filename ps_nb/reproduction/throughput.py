@@ -136,7 +136,7 @@ def kernel_kind(name: str) -> str:
     "Which of `KERNEL_KINDS` a kernel or copy called `name` is, or `rest`."
     return next((kind for kind, parts in KERNEL_KINDS.items() if any(part in name.lower() for part in parts)), "rest")
 
-
+# %% ../../nbs/13_reproduction/08_throughput.ipynb #efad7597
 def union_length(spans: Iterable[tuple[float, float]]) -> float:
     "Length of the union of spans (start, end)."
     total, reached = 0.0, -np.inf
