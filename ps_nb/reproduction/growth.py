@@ -83,7 +83,7 @@ def people_to_search(people: int, seed: int = 0, dimension: int = 256) -> tuple[
     features = random_people(people + 100, 3, 0.7, dimension, seed).numpy()
     return features[:people], features[people:]
 
-
+# %% ../../nbs/13_reproduction/09_growth.ipynb #4bfa7081
 def faiss_index(software: str, gallery: np.ndarray):
     "The approximate index of `gallery` (N, D), by inner product, that `software` names: faiss-ivf or faiss-hnsw."
     faiss, (people, dimension) = installed("faiss", "faiss", "index"), gallery.shape
@@ -177,7 +177,7 @@ def answer_with(answers, measurement: tuple) -> None:
     except Exception as error:
         answers.send(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
 
-
+# %% ../../nbs/13_reproduction/09_growth.ipynb #bbbee4b3
 def measured_apart(part: str, software: str, people: int, seed: int = 0, dimension: int = 256, repeats: int = 1) -> dict:
     """`measured_here` in a process of its own: `seconds`, `cpu_seconds` and `peak_memory_mb` of a part of `PARTS` with `people`.
 

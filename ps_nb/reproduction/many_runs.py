@@ -74,7 +74,7 @@ def step_through(notebook: Path, parameters: dict) -> str | None:
         return f"{type(error).__name__}: {error}"
     return None
 
-
+# %% ../../nbs/13_reproduction/12_many_runs.ipynb #05fe8f8b
 def collect_here(folder: Path) -> None:
     "Write to `folder` the call that makes each run that the experiments in its `planned.json` need, and a list of them."
     jobs, again = {}, []
@@ -113,7 +113,7 @@ def collect(planned: list[tuple[Path, dict]], folder: Path) -> tuple[list[Job], 
     found = read_json(folder / "jobs.json")
     return [Job(**each | {"experiments": tuple(each["experiments"])}) for each in found["jobs"]], set(found["again"])
 
-
+# %% ../../nbs/13_reproduction/12_many_runs.ipynb #b1fe2c20
 def collect_in(folder: str) -> None:
     "`collect_here`, of a process that does nothing else."
     use_available_cores()
@@ -245,7 +245,7 @@ def side_by_side(function: Callable, items: list[tuple], at_a_time: int) -> Iter
             process.send_signal(signal.SIGINT)
         pool.shutdown()
 
-
+# %% ../../nbs/13_reproduction/12_many_runs.ipynb #40f1b5f5
 def on_cluster(function: Callable, items: list[tuple], address: str,
                at_a_time: int = 1) -> Iterator[tuple[int, str | None, float]]:
     """As `side_by_side`, on the Ray cluster at `address`: on as many cores as it has, or `at_a_time` on each of its GPUs.

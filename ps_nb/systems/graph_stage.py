@@ -64,7 +64,7 @@ def graph_identity(run: Run, data: SearchSet, settings: GraphSettings, seed: int
     seen = replace(data, gallery=[], protocols={}).fingerprint()
     return {"settings": asdict(settings), "seed": seed, "data": seen, "searcher": model_fingerprint(run.searcher)}
 
-
+# %% ../../nbs/12_systems/03_graph_stage.ipynb #c2cfccc2
 def trained_scorer(run: Run, data: SearchSet, settings: GraphSettings, seed: int = 0) -> ContextScorer:
     "The context graph on top of `run`, found or learned from the training scenes of `data`. `UserError` as `train_scorer`."
     attention, device = relative_attention(run), device_of(run.searcher)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PROFILES', 'OBJECTIVES', 'OPTIONAL', 'LARGEST', 'WORDS', 'SMALL_DETECTOR', 'SMOKE_DETECTOR', 'SMALL_MULTIPLIERS',
-           'SMALL_CROPS', 'VGG_DETECTOR', 'check_profile', 'Recipe', 'recipe_to_json', 'field_types', 'misfits',
-           'quoted', 'plain_from_json', 'record_from_json', 'recipe_identity', 'recipe_from_json', 'read_recipe',
-           'with_changes', 'oim', 'ctxg', 'cgps', 'with_contexts', 'rsiam', 'rsiam_components', 'rsiam_larger', 'joint',
-           'training_strategies', 'deep', 'idnet', 'without_crops', 'cucps']
+           'LIVELIER_MULTIPLIERS', 'SMALL_CROPS', 'VGG_DETECTOR', 'check_profile', 'Recipe', 'recipe_to_json',
+           'field_types', 'misfits', 'quoted', 'plain_from_json', 'record_from_json', 'recipe_identity',
+           'recipe_from_json', 'read_recipe', 'with_changes', 'oim', 'ctxg', 'livelier', 'cgps', 'with_contexts',
+           'rsiam', 'rsiam_components', 'rsiam_larger', 'joint', 'training_strategies', 'deep', 'idnet',
+           'without_crops', 'cucps']
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #787817a9
 import dataclasses
@@ -204,6 +205,7 @@ SMALL_DETECTOR = DetectorSettings(
 SMOKE_DETECTOR = replace(SMALL_DETECTOR, anchor_sizes=(16.0, 32.0), anchor_samples=16, train_candidates=60, train_proposals=20,
                          test_candidates=40, test_proposals=12, region_samples=8, region_size=(16, 12), feature_size=32)
 SMALL_MULTIPLIERS = (("backbone.scene", 1.0), ("backbone.", 0.07), ("heads.feature.", 0.0035))
+LIVELIER_MULTIPLIERS = (("backbone.scene", 1.0), ("backbone.", 0.3), ("heads.feature.", 0.03))  # without crops before
 SMALL_CROPS = CropTraining(96, 48, epochs=9, batch_size=48, learning_rate=0.4, milestones=(7,))
 
 
@@ -240,6 +242,11 @@ def ctxg(profile: str) -> Recipe:
     return replace(base, name="ctxg", detector=replace(base.detector, parts=BODY), objective=objective)
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #bb8c1dfa
+def livelier(schedule: Schedule) -> Schedule:
+    "`schedule` of `small` or `medium` at which what describes people learns faster, for systems that see no crops before."
+    return replace(schedule, learning_rate_multipliers=LIVELIER_MULTIPLIERS)
+
+
 def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
     "Context-guided person search at `profile`; the weight of the box loss of `paper` and `full` depends on the data set."
     if check_profile(profile) in ("full", "paper"):
@@ -253,7 +260,8 @@ def cgps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
                       weights="imagenet" if profile == "paper" else "objects", whitened=profile != "paper")
     base = oim(profile)
     return replace(base, name="cgps", detector=replace(base.detector, background_copies=1),
-                   objective=Contexts(k1=8, k2=3, eps_choice="fixed" if profile == "smoke" else "first"))
+                   schedule=base.schedule if profile == "smoke" else livelier(base.schedule),
+                   objective=Contexts(k1=20, k2=2, min_samples=2, eps_choice="fixed" if profile == "smoke" else "first"))
 
 
 def with_contexts(recipe: Recipe, detection: bool, memory: bool, scene: bool) -> Recipe:
@@ -367,4 +375,6 @@ def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
                             warm_up_steps=2802 if cuhk else 1426, milestones=(20,) if cuhk else (14,))
         return Recipe("cucps", detector, Augmentation((size,)), size, schedule, Mining(),
                       weights="imagenet" if profile == "paper" else "objects", whitened=profile != "paper")
-    return replace(oim(profile), name="cucps", objective=Mining(warm_up_epochs=1))
+    base = oim(profile)
+    return replace(base, name="cucps", schedule=base.schedule if profile == "smoke" else livelier(base.schedule),
+                   objective=Mining(warm_up_epochs=1))

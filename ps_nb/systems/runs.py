@@ -139,7 +139,7 @@ def new_network(detector: DetectorSettings | RepPointsSettings, identities: int,
         raise UserError(f"unknown heads {detector.heads!r}: choose {', '.join(offered[:-1])} or {offered[-1]}")
     return make(detector, identities, backbone)
 
-
+# %% ../../nbs/12_systems/02_runs.ipynb #47ed6456
 def answering_at_random(searcher: Searcher) -> Searcher:
     """`searcher` itself, which from now on finds one person in each image and describes people at random, at once.
 
