@@ -18,10 +18,10 @@ from ps_nb.systems.runs import load_run, new_network
 from ps_nb.systems.two_step import METHODS, two_step
 from ps_nb.training.loop import Schedule, filling, load_checkpoint, load_optimiser, new_optimiser, save_checkpoint
 
-FINGERPRINTS = {  # of commit 9e31783, before any field was renamed
+FINGERPRINTS = {  # of commit 9e31783, before any field was renamed; joint, whose crops have lost their queue, of a later one
     "cgps": (cgps("paper"), "f9c31bf2c0f9"),
     "rsiam": (rsiam("paper"), "6424872823fd"),
-    "joint": (joint("paper"), "d2013b735e6b"),
+    "joint": (joint("paper"), "57891fbbde4f"),
     "cucps": (cucps("paper", "prw"), "4c345453c2ee"),
     "oim": (oim("smoke"), "870878581b7b"),
     "ctxg": (ctxg("smoke"), "055cc4e1895c"),
