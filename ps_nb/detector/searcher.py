@@ -125,7 +125,7 @@ def describe_places(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, 
 
 
 def look_again(searcher: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    "`describe_places` of a searcher on a GPU, from the third batch of a size on recorded and played back, where the kernels are there."
+    "`describe_places` of a searcher on a GPU; where kernels are there, from the third batch of a size on played back."
     device = batch.images.device
     limits = send(torch.tensor(batch.sizes, dtype=torch.float32), device)
 
