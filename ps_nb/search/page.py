@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'SearchDesk', 'current_gallery', 'Looked', 'shown_picture', 'box_at', 'look_at_photograph', 'click',
-           'PageAnswer', 'answered_scenes', 'answer', 'index_from_page', 'with_message', 'page_parts', 'known_images',
+           'PageAnswer', 'answered_scenes', 'answer', 'index_from_page', 'safely', 'page_parts', 'known_images',
            'search_page', 'is_local', 'serve_page']
 
 # %% ../../nbs/10_search/05_page.ipynb #885aecf8
@@ -179,12 +179,12 @@ def index_from_page(desk: SearchDesk, path: str, told: Callable[[int], None]) ->
     return f"{count} images were added: {len(index)} people in {len(index.images)} images.{skipped}"
 
 # %% ../../nbs/10_search/05_page.ipynb #483d5498
-def with_message(function: Callable, outputs: int) -> Callable:
+def safely(function: Callable, outputs: int) -> Callable:
     "`function`, which gives `outputs` values and a sentence; where it fails, no value changes and the sentence says why."
     import gradio
 
     @wraps(function)
-    def safely(*arguments):
+    def attempt(*arguments):
         try:
             return function(*arguments)
         except UserError as error:
@@ -193,7 +193,7 @@ def with_message(function: Callable, outputs: int) -> Callable:
             traceback.print_exc()
             return *[gradio.skip()] * outputs, f"That did not work ({type(error).__name__}): see where ps-nb was started."
 
-    return safely
+    return attempt
 
 # %% ../../nbs/10_search/05_page.ipynb #dfc3a39f
 def page_parts(desk: SearchDesk) -> dict:
@@ -257,17 +257,17 @@ def search_page(desk: SearchDesk, folder: str | Path):
         said = index_from_page(desk, path, lambda count: progress((count, None), unit="images"))
         return gradio.Dropdown(choices=known_images(desk)), said
 
-    look = with_message(partial(look_at_photograph, desk), 2)
+    look = safely(partial(look_at_photograph, desk), 2)
     with gradio.Blocks(title="Person search", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
         parts = page_parts(desk)
         shown, given, answers = ([parts[name] for name in names.split()] for names in (
             "photo looked said", "looked top least second", "scenes rows files said"))
         parts["file"].upload(look, [parts["file"]], shown)
         parts["known"].input(look, [parts["known"]], shown)
-        parts["photo"].select(with_message(pick, 2), [parts["looked"], parts["drawing"]], shown).then(with_message(again, 3), given, answers)
+        parts["photo"].select(safely(pick, 2), [parts["looked"], parts["drawing"]], shown).then(safely(again, 3), given, answers)
         for change in (parts["top"].release, parts["least"].release, parts["second"].input):
-            change(with_message(again, 3), given, answers)
-        parts["start"].click(with_message(add, 1), [parts["path"]], [parts["known"], parts["said"]])
+            change(safely(again, 3), given, answers)
+        parts["start"].click(safely(add, 1), [parts["path"]], [parts["known"], parts["said"]])
         page.load(lambda: gradio.Dropdown(choices=known_images(desk)), None, [parts["known"]])
     return page
 
