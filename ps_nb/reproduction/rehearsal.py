@@ -138,7 +138,7 @@ def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
                   "steps": recipe.schedule.epochs * -(-len(batches) // each), "weights_bytes": weights,
                   "checkpoint_bytes": 2 * weights + memory}
 
-
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #20519201
 def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
     "As `few_steps`, of a recipe that is trained on crops, those of the first scenes with identities."
     device, settings = choose_device(), recipe.objective
@@ -168,7 +168,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
             "steps": settings.epochs * -(-boxes // settings.batch_size), "log": [{"epoch": 0} | log], "weights_bytes": weights,
             "checkpoint_bytes": 2 * weights}
 
-
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #ec55595e
 def few_cluster_steps(settings: CropClusters, data: SearchSet, steps: int, images: int) -> dict:
     "As `few_steps`, of a network for crops that learns from clusters of them: pictures at random, of the true size."
     device, count = choose_device(), 2 if settings.method == "mmt" else 1
@@ -195,7 +195,7 @@ def few_cluster_steps(settings: CropClusters, data: SearchSet, steps: int, image
                   "steps": settings.epochs * settings.steps, "log": [{"epoch": 0, "loss": 0.0, "clusters": 1, "unclustered": 0}],
                   "weights_bytes": weights, "checkpoint_bytes": 3 * count * weights}
 
-
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #f468eb20
 def try_run(wanted: Wanted, steps: int, images: int) -> dict:
     "Facts of what stands in for a run, among them `rehearsal`: what its few steps took, or why there were none."
     if not wanted.asked:
@@ -247,7 +247,7 @@ def rehearse_in(text: str) -> None:
     use_available_cores()
     rehearse_here(Path(folder), int(steps), int(images))
 
-
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #21fa34bb
 def report_run(run: dict) -> tuple[str, float, float]:
     "What is said of a run that was rehearsed, its seconds and the bytes that it leaves."
     tried, work = run["tried"], run["work"]
@@ -283,7 +283,7 @@ def rehearse(key: str, artefacts: list[str] | None = None, profile: str = "paper
         found = read_json(folder / "rehearsed.json")
     return said(found, jobs or 1)
 
-
+# %% ../../nbs/13_reproduction/13_rehearsal.ipynb #0cded8dd
 def said(found: dict, jobs: int) -> list[str]:
     "Print what a rehearsal `found`; what is wrong, a line each."
     troubles, seconds, disk = list(found["troubles"]), 0.0, 0.0

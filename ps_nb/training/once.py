@@ -69,7 +69,7 @@ class Collecting:
         self.hidden += 1
         return {}
 
-
+# %% ../../nbs/07_training/03_once.ipynb #600118c0
 _collecting: Collecting | None = None
 
 
@@ -107,7 +107,7 @@ def held(folder: Path, together: torch.device | None) -> Iterator[bool]:
         with locked_together(folder, together) as first:
             yield first
 
-
+# %% ../../nbs/07_training/03_once.ipynb #19792478
 def made_once(
     weights: Path,  # the file, in the folder that is locked
     identity: dict,  # everything that decides it, as plain data
