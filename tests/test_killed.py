@@ -56,7 +56,8 @@ def contents(folder: Path) -> dict:
     for path in (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"):
         value = read_json(path) if path.suffix == ".json" else path.read_bytes()
         if isinstance(value, dict):
-            value = {name: each for name, each in value.items() if name not in ("seconds", "peak_memory_mb", "peak_gpu_memory_mb")}
+            measured = ("seconds", "peak_memory_mb", "peak_gpu_memory_mb")
+            value = {name: each for name, each in value.items() if name not in measured}
         found[str(path.relative_to(folder))] = value
     return found
 
