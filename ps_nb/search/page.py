@@ -191,7 +191,7 @@ def safely(function: Callable, outputs: int) -> Callable:
             return *[gradio.skip()] * outputs, str(error)
         except Exception as error:
             traceback.print_exc()
-            return *[gradio.skip()] * outputs, f"That did not work ({type(error).__name__}): see where ps-nb was started."
+            return *[gradio.skip()] * outputs, f"That did not work ({type(error).__name__}): see the terminal that it was started in."
 
     return attempt
 
@@ -221,7 +221,7 @@ def page_parts(desk: SearchDesk) -> dict:
                                              elem_id="rows")
             parts["files"] = gradio.File(label="Save", interactive=False, file_count="multiple", elem_id="files")
     with gradio.Accordion("Index a folder or a video", open=not (desk.folder / MANIFEST).exists()):
-        parts["path"] = gradio.Textbox(label="Its path on the machine that ps-nb runs on", elem_id="path")
+        parts["path"] = gradio.Textbox(label="Its path on the machine that serves this page", elem_id="path")
         parts["start"] = gradio.Button("Index", elem_id="start")
     return parts
 
