@@ -11,6 +11,7 @@ __all__ = ['NETWORKS', 'runs_folder', 'data_folder', 'with_few_queries', 'search
 
 # %% ../../nbs/12_systems/02_runs.ipynb #9944c3e5
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -222,9 +223,10 @@ def work_of(recipe: Recipe, scenes: list[Scene]) -> dict:
 
 
 def stand_in_facts(facts: dict, epochs: int) -> dict:
-    "`facts` of what was not trained, as if it had been: of no device, and its log as long as it would be."
+    "`facts` of what was not trained, as if it had been: of no device, its log as long as it would be, and no number in it known."
     last = (facts["log"] or [{}])[-1]
-    return {"device": "none", "precision": "no"} | facts | {"log": [last | {"epoch": epoch} for epoch in range(epochs)]}
+    log = [defaultdict(lambda: float("nan"), last | {"epoch": epoch}) for epoch in range(epochs)]
+    return {"device": "none", "precision": "no"} | facts | {"log": log}
 
 
 def trained(recipe: Recipe, data: SearchSet, profile: str, seed: int = 0, device: str = "auto", precision: str = "auto",
