@@ -7,8 +7,8 @@ __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile
            'read_data', 'quickstart_command', 'system_recipe', 'with_weights', 'check_recipe', 'train_command',
            'recipe_command', 'detect_command', 'reproduce_command', 'report_command', 'evaluate_command',
            'check_command', 'statistics_command', 'render_command', 'convert_command', 'feature_fingerprint',
-           'index_command', 'draw_company', 'query_command', 'export_command', 'context_opinion', 'serve_command',
-           'main']
+           'index_command', 'asked_by_graph', 'draw_company', 'query_command', 'export_command', 'context_opinion',
+           'serve_command', 'main']
 
 # %% ../nbs/14_command/01_cli.ipynb #491206d2
 import re
@@ -203,6 +203,8 @@ def reproduce_command(
             raise UserError(f"--set {text!r} is no parameter: give name=value, as seeds=0,1,2")
     given = dict(text.split("=", 1) for text in settings or [])
     if rehearsal:
+        if missing or dry_run or cluster is not None:
+            raise UserError("--rehearse looks at all runs, on this machine: leave out --missing, --dry-run and --cluster")
         if rehearse(key, artefacts or None, profile, given, jobs):
             raise typer.Exit(1)
         return
@@ -308,6 +310,13 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
     print(f"{len(index)} people in {len(index.images)} images: {out}")
 
 # %% ../nbs/14_command/01_cli.ipynb #58bc7104
+def asked_by_graph(run: Run, scorer: ContextScorer, pixels: np.ndarray, box: np.ndarray) -> Asked:
+    "The person in the `box` (4,) of an image and who else is detected there, as the graph asks for them."
+    size = run.recipe.test_size
+    probe, others = embed_boxes(run.searcher, pixels, box[None], size)[0], detect_image(run.searcher, pixels, size)
+    return ask(scorer.attention, probe, box, others)
+
+
 def draw_company(scorer: ContextScorer, asked: Asked, pixels: np.ndarray, people: GalleryIndex, result: SearchResult,
                  out: Path) -> None:
     "Write `context.png` to the folder `out`: the person asked for and the first answer, with the pairs that decided."
@@ -341,9 +350,8 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
     people, pixels = open_gallery(index, feature_fingerprint(run), photos), read_query(image)
     size, rescore = run.recipe.test_size, None
     if graph is not None:
-        scorer, place = load_scorer(run, graph), query_box(corners, pixels.shape[1], pixels.shape[0])
-        probe, others = embed_boxes(run.searcher, pixels, place[None], size)[0], detect_image(run.searcher, pixels, size)
-        asked = ask(scorer.attention, probe, place, others)
+        scorer = load_scorer(run, graph)
+        asked = asked_by_graph(run, scorer, pixels, query_box(corners, pixels.shape[1], pixels.shape[0]))
         rescore = search_rescorer(scorer, asked, people.detections)
     result = search_box(people, image, pixels, corners,
                         lambda picture, boxes: embed_boxes(run.searcher, picture, boxes, size), top, one_per_image,
@@ -364,13 +372,8 @@ def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .
 # %% ../nbs/14_command/01_cli.ipynb #7d06e0ec
 def context_opinion(run: Run, graph: Path):
     "What re-scores the people of an index by the graph, for `SearchDesk.second`. Raises `UserError` where it does not fit."
-    scorer, size = load_scorer(run, graph), run.recipe.test_size
-
-    def second(pixels: np.ndarray, box: np.ndarray, people):
-        probe, others = embed_boxes(run.searcher, pixels, box[None], size)[0], detect_image(run.searcher, pixels, size)
-        return search_rescorer(scorer, ask(scorer.attention, probe, box, others), people)
-
-    return second
+    scorer = load_scorer(run, graph)
+    return lambda pixels, box, people: search_rescorer(scorer, asked_by_graph(run, scorer, pixels, box), people)
 
 
 @app.command("serve")
@@ -378,7 +381,7 @@ def serve_command(
     model: Model,
     index: Annotated[Path, typer.Argument(help="Folder of the index; one that is not there can be made on the page.")],
     host: Annotated[str, typer.Option(help="Address to serve; others than this machine's own need the password.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to serve.")] = 7860,
+    port: Annotated[int, typer.Option(help="Port to serve.", min=1, max=65535)] = 7860,
     password: Annotated[str, typer.Option(envvar="PS_NB_PASSWORD", help="Of the user ps-nb; where other machines reach the page "
                                           "and none is given, one is drawn and printed.")] = "",
     device: Device = "auto",

@@ -177,6 +177,7 @@ TRAIN = ["train", "twin", "--format", "cuhk-sysu", "--profile", "smoke"]
     (["reproduce", "e2e", "--set", "seed=1"], "seed"),
     (["reproduce", "e2e", "--jobs", "0"], "--jobs 0"),
     (["reproduce", "e2e", "tab9", "--jobs", "2"], "tab9"),
+    (["reproduce", "e2e", "--rehearse", "--missing"], "--rehearse"),
     (["search", "index", "nowhere", "twin", "--out", "index2"], "nowhere"),
     (["recipe", "pairs"], "choose one of oim"),
     (["train", "twin", "--format", "cuhk-sysu", "--recipe", "no.json"], "no.json"),

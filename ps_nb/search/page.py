@@ -191,7 +191,7 @@ def safely(function: Callable, outputs: int) -> Callable:
             return *[gradio.skip()] * outputs, str(error)
         except Exception as error:
             traceback.print_exc()
-            return *[gradio.skip()] * outputs, f"That did not work ({type(error).__name__}): see its terminal."
+            return *[gradio.skip()] * outputs, f"That did not work ({type(error).__name__}): see the terminal of its server."
 
     return attempt
 
