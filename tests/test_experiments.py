@@ -13,7 +13,8 @@ from ps_nb.reproduction.results import published_artefact
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
 EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))
 PARAMETERS = {  # where the defaults would leave something untried, or sweeps are longer than a test needs
-    "beyond/all_systems": {"seeds": "0,1", "images": 1},
+    "beyond/all_systems": {"images": 1},
+    "cgps/fig3d_clusters": {"seeds": "0,1"},
     "cgps/fig3a_alpha1": {"weights": "0,1"},
     "cgps/fig3b_alpha2": {"weights": "0,0.25"},
     "cgps/fig3c_hard_negatives": {"ratios": "0.2,0.6"},
@@ -54,11 +55,10 @@ def whole(result, about):
 def check_all_systems(result):
     systems = [row for row in result["rows"] if row["boxes"] == "detected"]
     told = [row for row in result["rows"] if row["boxes"] == "true"]
-    assert systems and all(row["seeds"] == 2 and row["map_std"] is not None for row in result["rows"])
-    assert len(result["recipes"]) == 2 * len({row["system"] for row in systems}), "one run a system and seed"
+    assert systems and len(result["recipes"]) == len({row["system"] for row in systems}), "one run a system and seed"
     for row in systems:
         assert min(row[name] for name in ("parameters", "gflops", "training_seconds", "search_seconds")) > 0
-        assert row["detection_ap"] is not None and row["parameters_std"] == 0
+        assert row["detection_ap"] is not None
     for row in told:
         assert row["detection_ap"] is None and row["recall"] == 1 and row["identity_labels"] is (row["system"] in ("oim", "ctxg"))
     assert {row["system"] for row in systems} == {"oim", "ctxg", "rsiam", "cgps", "cucps"} < {row["system"] for row in told}
@@ -181,6 +181,7 @@ def check_fig3c_hard_negatives(result):
 
 def check_fig3d_clusters(result):
     rows = {(row["scene_context"], row["epoch"]): row for row in result["rows"]}
+    assert all(row["seeds"] == 2 and row["clusters_std"] is not None for row in rows.values()) and len(result["recipes"]) == 4
     assert {epoch for _, epoch in rows} == set(range(1, len(rows) // 2 + 1)), "epochs are counted from 1"
     assert len({row["people"] for row in rows.values()}) == 1
     first = rows[False, 1], rows[True, 1]  # of the same starting weights, so the constraint alone makes the difference
