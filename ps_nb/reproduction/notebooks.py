@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-import papermill
 
 import ps_nb
 from ..core import UserError, read_json
@@ -40,6 +39,8 @@ def experiment_notebooks(key: str, artefacts: list[str] | None = None) -> list[P
 # %% ../../nbs/13_reproduction/02_notebooks.ipynb #f5c5c5ee
 def notebook_parameters(notebook: Path) -> dict:
     "Names and default values of the notebook's parameters cell. Raises `UserError` when it has none, or a value is no literal."
+    import papermill  # here, since the formats that it checks take seconds to import
+
     try:
         found = papermill.inspect_notebook(str(notebook))
     except Exception as error:  # papermill and nbformat raise many kinds
