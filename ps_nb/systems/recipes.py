@@ -6,9 +6,9 @@
 __all__ = ['PROFILES', 'OBJECTIVES', 'OPTIONAL', 'LARGEST', 'WORDS', 'SMALL_DETECTOR', 'SMOKE_DETECTOR', 'SMALL_MULTIPLIERS',
            'LIVELIER_MULTIPLIERS', 'SMALL_CROPS', 'VGG_DETECTOR', 'check_profile', 'Recipe', 'recipe_to_json',
            'field_types', 'misfits', 'quoted', 'plain_from_json', 'record_from_json', 'recipe_identity',
-           'recipe_from_json', 'read_recipe', 'with_changes', 'oim', 'ctxg', 'livelier', 'cgps', 'with_contexts',
-           'rsiam', 'rsiam_components', 'rsiam_larger', 'joint', 'training_strategies', 'deep', 'idnet',
-           'without_crops', 'cucps']
+           'recipe_from_json', 'read_recipe', 'with_changes', 'settings_of', 'differing_settings', 'oim', 'ctxg',
+           'livelier', 'cgps', 'with_contexts', 'rsiam', 'rsiam_components', 'rsiam_larger', 'joint',
+           'training_strategies', 'deep', 'idnet', 'without_crops', 'cucps']
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #787817a9
 import dataclasses
@@ -195,6 +195,23 @@ def with_changes(recipe: Recipe, changes: list[str]) -> Recipe:
         except (ValueError, RecursionError):  # a word
             outer[names[-1]] = text
     return recipe_from_json(whole)
+
+# %% ../../nbs/12_systems/01_recipes.ipynb #5d1a77c1
+def settings_of(recipe) -> dict[str, Any]:
+    "The plain values of a recipe, or of any record, by path: `schedule.epochs` and so on. A record in a field is walked into."
+    values = {}
+    for each in dataclasses.fields(recipe):
+        value = getattr(recipe, each.name)
+        inside = settings_of(value) if dataclasses.is_dataclass(value) else {"": value}
+        values |= {f"{each.name}.{path}".rstrip("."): part for path, part in inside.items()}
+    return values
+
+
+def differing_settings(first: Recipe, second: Recipe) -> dict[str, tuple]:
+    "Path → its value in `first` and in `second`, None where a record has no such field, for each setting in which they differ."
+    one, other = settings_of(first), settings_of(second)
+    return {path: (one.get(path), other.get(path)) for path in one | other if one.get(path) != other.get(path)}
+
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #d665c6ee
 SMALL_DETECTOR = DetectorSettings(
