@@ -117,16 +117,20 @@ def _(boxes: Tensor, threshold: float, limit: int) -> Tensor:
 
 # %% ../nbs/00_ground/03_kernels.ipynb #0067c74f
 @kernel
-def cut_kernel(maps, rows, regions, scale, channels, height, width, high, wide, columns: constexpr, block: constexpr):
+def cut_kernel(maps, rows, regions, scale, channels, height, width, high, wide, samples: constexpr, columns: constexpr,
+               block: constexpr):
     region, line = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column, channel = tl.arange(0, columns), tl.program_id(2) * block + tl.arange(0, block)
     image = tl.load(rows + region * 5).to(tl.int64)
     left, top = tl.load(rows + region * 5 + 1) * scale - 0.5, tl.load(rows + region * 5 + 2) * scale - 0.5
     right, bottom = tl.load(rows + region * 5 + 3) * scale - 0.5, tl.load(rows + region * 5 + 4) * scale - 0.5
     total = tl.zeros((columns, block), tl.float32)
-    for sample in range(4):
-        y = top + (bottom - top) * (2 * line + sample // 2 + 0.5) / (2 * high)
-        x = left + (right - left) * (2 * column + sample % 2 + 0.5) / (2 * wide)
+    down, across = samples, samples
+    if samples == 0:  # one for each place of the map that a cell covers, in either direction
+        down, across = tl.ceil((bottom - top) / high).to(tl.int32), tl.ceil((right - left) / wide).to(tl.int32)
+    for sample in range(down * across):
+        y = top + (bottom - top) * (down * line + sample // across + 0.5) / (down * high)
+        x = left + (right - left) * (across * column + sample % across + 0.5) / (across * wide)
         reach, inside = tl.where((y >= -1.0) & (y <= height), 1.0, 0.0), (x >= -1.0) & (x <= width) & (column < wide)
         y, x = tl.minimum(tl.maximum(y, 0.0), height - 1.0), tl.minimum(tl.maximum(x, 0.0), width - 1.0)
         for corner in range(4):
@@ -139,10 +143,11 @@ def cut_kernel(maps, rows, regions, scale, channels, height, width, high, wide, 
             total += worth[:, None] * values
     written = regions + ((region * high + line) * wide + column) * channels
     store = (column < wide)[:, None] & (channel < channels)[None, :]
-    tl.store(written[:, None] + channel[None, :], (0.25 * total).to(regions.dtype.element_ty), mask=store)
+    total = total / tl.maximum(1, down * across)
+    tl.store(written[:, None] + channel[None, :], total.to(regions.dtype.element_ty), mask=store)
 
 # %% ../nbs/00_ground/03_kernels.ipynb #783503a5
-def cut_by_kernel(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float) -> Tensor:
+def cut_by_kernel(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float, samples: int) -> Tensor:
     "`cut` by `cut_kernel`."
     maps, (_, channels, height, width) = maps.contiguous(memory_format=torch.channels_last), maps.shape
     regions = torch.empty(len(rows), channels, high, wide, dtype=maps.dtype, device=maps.device,
@@ -150,30 +155,31 @@ def cut_by_kernel(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float
     columns, block = max(2, 1 << (wide - 1).bit_length()), min(128, 1 << (channels - 1).bit_length())
     if len(rows):
         grid = (len(rows), high, -(-channels // block))
-        cut_kernel[grid](maps, rows.contiguous(), regions, scale, channels, height, width, high, wide, columns, block)
+        cut_kernel[grid](maps, rows.contiguous(), regions, scale, channels, height, width, high, wide, samples, columns, block)
     return regions
 
 
 @library.custom_op("ps_nb::cut", mutates_args=())
-def cut(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float) -> Tensor:
+def cut(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float, samples: int) -> Tensor:
     """Regions (R, C, high, wide) of maps (B, C, H, W) by RoIAlign, in their number format, with channels last.
 
-    `rows` (R, 5) float32: the image, and xyxy in pixels, of which a place of the map has 1 / `scale`. Differentiable in `maps`.
+    `rows` (R, 5) float32: the image, and xyxy in pixels, of which a place of the map has 1 / `scale`. A cell is the mean of
+    `samples` × `samples`, with 0 of as many as it covers places in either direction. Differentiable in `maps`.
     """
     if kernels_are_there(maps.device):
-        return cut_by_kernel(maps, rows, high, wide, scale)
-    regions = roi_align(maps.float(), rows, (high, wide), scale, 2, aligned=True)
+        return cut_by_kernel(maps, rows, high, wide, scale, samples)
+    regions = roi_align(maps.float(), rows, (high, wide), scale, samples, aligned=True)
     return regions.to(maps.dtype).clone(memory_format=torch.channels_last)
 
 
 @cut.register_fake
-def _(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float) -> Tensor:
+def _(maps: Tensor, rows: Tensor, high: int, wide: int, scale: float, samples: int) -> Tensor:
     return maps.new_empty(len(rows), maps.shape[1], high, wide).contiguous(memory_format=torch.channels_last)
 
 # %% ../nbs/00_ground/03_kernels.ipynb #f4daeff8
 @kernel
-def spread_kernel(slopes, rows, gradient, scale, regions, channels, height, width, high, wide, columns: constexpr,
-                  block: constexpr):
+def spread_kernel(slopes, rows, gradient, scale, regions, channels, height, width, high, wide, samples: constexpr,
+                  columns: constexpr, block: constexpr):
     row, strips = tl.program_id(0), tl.cdiv(width, 16)
     image, place = tl.program_id(1) // strips, tl.program_id(1) % strips * 16 + tl.arange(0, 16)
     channel, column = tl.program_id(2) * block + tl.arange(0, block), tl.arange(0, columns)
@@ -186,16 +192,19 @@ def spread_kernel(slopes, rows, gradient, scale, regions, channels, height, widt
         west, east = tl.minimum(tl.maximum(left, 0.0), width - 1.0), tl.minimum(tl.maximum(right, 0.0), width - 1.0)
         near = (low < row + 1) & (high_end > row - 1) & (west < first + 16) & (east > first - 1)
         if (tl.load(rows + region * 5).to(tl.int32) == image) & near:
-            across = tl.zeros((16, columns), tl.float32)
-            for sample in range(2):
-                x = left + (right - left) * (2 * column + sample + 0.5) / (2 * wide)
+            down, across = samples, samples
+            if samples == 0:
+                down, across = tl.ceil((bottom - top) / high).to(tl.int32), tl.ceil((right - left) / wide).to(tl.int32)
+            weights = tl.zeros((16, columns), tl.float32)
+            for sample in range(across):
+                x = left + (right - left) * (across * column + sample + 0.5) / (across * wide)
                 inside = (x >= -1.0) & (x <= width) & (column < wide)
                 x = tl.minimum(tl.maximum(x, 0.0), width - 1.0)
-                across += tl.where(inside[None, :], tl.maximum(1.0 - tl.abs(x[None, :] - place[:, None]), 0.0), 0.0)
+                weights += tl.where(inside[None, :], tl.maximum(1.0 - tl.abs(x[None, :] - place[:, None]), 0.0), 0.0)
             for line in range(high):
                 along = 0.0
-                for sample in range(2):
-                    y = top + (bottom - top) * (2 * line + sample + 0.5) / (2 * high)
+                for sample in range(down):
+                    y = top + (bottom - top) * (down * line + sample + 0.5) / (down * high)
                     inside_y = (y >= -1.0) & (y <= height)
                     y = tl.minimum(tl.maximum(y, 0.0), height - 1.0)
                     along += tl.where(inside_y, tl.maximum(1.0 - tl.abs(y - row), 0.0), 0.0)
@@ -203,13 +212,13 @@ def spread_kernel(slopes, rows, gradient, scale, regions, channels, height, widt
                     cells = slopes + ((tl.cast(region, tl.int64) * high + line) * wide + column) * channels
                     read = (column < wide)[:, None] & (channel < channels)[None, :]
                     values = tl.load(cells[:, None] + channel[None, :], mask=read, other=0.0).to(tl.float32)
-                    total += tl.dot(0.25 * along * across, values, input_precision="ieee")
+                    total += tl.dot(along / (down * across) * weights, values, input_precision="ieee")
     written = gradient + ((image.to(tl.int64) * height + row) * width + place) * channels
     store = (place < width)[:, None] & (channel < channels)[None, :]
     tl.store(written[:, None] + channel[None, :], total.to(gradient.dtype.element_ty), mask=store)
 
 # %% ../nbs/00_ground/03_kernels.ipynb #6e5b8b14
-def spread_by_kernel(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float) -> Tensor:
+def spread_by_kernel(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float, samples: int) -> Tensor:
     "`cut_gradient` by `spread_kernel`."
     slopes, (_, channels, high, wide) = slopes.contiguous(memory_format=torch.channels_last), slopes.shape
     gradient = torch.empty(images, channels, height, width, dtype=slopes.dtype, device=slopes.device,
@@ -217,34 +226,34 @@ def spread_by_kernel(slopes: Tensor, rows: Tensor, images: int, height: int, wid
     columns, block = max(16, 1 << (wide - 1).bit_length()), max(16, min(128, 1 << (channels - 1).bit_length()))
     if gradient.numel():
         grid = (height, images * -(-width // 16), -(-channels // block))
-        spread_kernel[grid](slopes, rows.contiguous(), gradient, scale, len(rows), channels, height, width, high, wide, columns,
-                            block)
+        spread_kernel[grid](slopes, rows.contiguous(), gradient, scale, len(rows), channels, height, width, high, wide, samples,
+                            columns, block)
     return gradient
 
 
 @library.custom_op("ps_nb::cut_gradient", mutates_args=())
-def cut_gradient(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float) -> Tensor:
+def cut_gradient(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float, samples: int) -> Tensor:
     "Gradient (B, C, H, W) in the maps of `cut`, from that in its regions, `slopes` (R, C, high, wide), in their number format."
     if kernels_are_there(slopes.device):
-        return spread_by_kernel(slopes, rows, images, height, width, scale)
+        return spread_by_kernel(slopes, rows, images, height, width, scale, samples)
     shape = (*slopes.shape[2:], images, slopes.shape[1], height, width)
-    gradient = torch.ops.torchvision._roi_align_backward(slopes.float().contiguous(), rows, scale, *shape, 2, True)
+    gradient = torch.ops.torchvision._roi_align_backward(slopes.float().contiguous(), rows, scale, *shape, samples, True)
     return gradient.to(slopes.dtype).clone(memory_format=torch.channels_last)
 
 
 @cut_gradient.register_fake
-def _(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float) -> Tensor:
+def _(slopes: Tensor, rows: Tensor, images: int, height: int, width: int, scale: float, samples: int) -> Tensor:
     return slopes.new_empty(images, slopes.shape[1], height, width).contiguous(memory_format=torch.channels_last)
 
 
 def _keep_for_gradient(ctx, inputs, output) -> None:
-    maps, rows, _, _, scale = inputs
+    maps, rows, _, _, *how = inputs
     ctx.save_for_backward(rows)
-    ctx.scene, ctx.scale = (len(maps), *maps.shape[2:]), scale
+    ctx.scene, ctx.how = (len(maps), *maps.shape[2:]), how
 
 
 def _gradient_of_cut(context, slopes: Tensor):
-    return cut_gradient(slopes, *context.saved_tensors, *context.scene, context.scale), None, None, None, None
+    return cut_gradient(slopes, *context.saved_tensors, *context.scene, *context.how), None, None, None, None, None
 
 
 cut.register_autograd(_gradient_of_cut, setup_context=_keep_for_gradient)
@@ -257,13 +266,15 @@ def kernels_agree(device: torch.device) -> bool:
     boxes = torch.cat([corners, corners + 20 + 80 * torch.rand(2, 200, 2, generator=draw)], dim=2).to(device)
     kept = [torch.nn.functional.pad(found, (0, 100 - len(found)), value=-1) for found in
             (kept_by_blocks(each, 0.5, 100) for each in boxes)]
-    rows = torch.cat([torch.arange(2.0, device=device).repeat_interleave(6)[:, None], boxes[:, :6].flatten(0, 1)], dim=1)
+    rows = torch.cat([torch.arange(2.0, device=device).repeat_interleave(4)[:, None], boxes[:, :4].flatten(0, 1)], dim=1)
     maps = torch.randn(2, 32, 12, 24, generator=draw).to(device).contiguous(memory_format=torch.channels_last)
-    regions = roi_align(maps, rows, (7, 5), 1 / 16, 2, aligned=True)
-    back = torch.ops.torchvision._roi_align_backward(regions.contiguous(), rows, 1 / 16, 7, 5, 2, 32, 12, 24, 2, True)
-    return (torch.equal(kept_by_kernel(boxes, 0.5, 100), torch.stack(kept))
-            and torch.allclose(cut_by_kernel(maps, rows, 7, 5, 1 / 16), regions, atol=1e-4)
-            and torch.allclose(spread_by_kernel(regions, rows, 2, 12, 24, 1 / 16), back, atol=1e-3))
+    agree = torch.equal(kept_by_kernel(boxes, 0.5, 100), torch.stack(kept))
+    for samples in (2, 0):
+        regions = roi_align(maps, rows, (7, 5), 1 / 16, samples, aligned=True)
+        back = torch.ops.torchvision._roi_align_backward(regions.contiguous(), rows, 1 / 16, 7, 5, 2, 32, 12, 24, samples, True)
+        agree &= torch.allclose(cut_by_kernel(maps, rows, 7, 5, 1 / 16, samples), regions, atol=1e-4)
+        agree &= torch.allclose(spread_by_kernel(regions, rows, 2, 12, 24, 1 / 16, samples), back, atol=1e-3)
+    return agree
 
 
 @lru_cache

@@ -27,9 +27,8 @@ from ps_nb.twin.render import render_twin
 
 CPU = torch.device("cpu")
 # A step waits for whom the regions show and for whom detection has found; cgps for how many clusters there are; cucps for who
-# was seen, what each round adds, here the first, and who was mined; rsiam, which suppresses nothing, for the map that each
-# region comes from. A search waits for how many are left, and rsiam for those maps.
-WAITS = {oim: (2, 1), ctxg: (2, 1), cgps: (3, 1), cucps: (5, 1), rsiam: (1, 2), joint: (1, 1), deep: (0, 1)}
+# was seen, what each round adds, here the first, and who was mined. A search waits for how many are left.
+WAITS = {oim: (2, 1), ctxg: (2, 1), cgps: (3, 1), cucps: (5, 1), rsiam: (0, 1), joint: (1, 1), deep: (0, 1)}
 SUPPRESSIONS = {rsiam: (0, 1), deep: (0, 1)}  # in a step and in a search, of all images together; else 1 and 2
 
 
@@ -125,8 +124,8 @@ def test_a_prefix_of_candidates_gives_the_first_of_those_kept(seed, count, limit
         assert places[filled].tolist() == whole[values[whole].isfinite()].tolist()
 
 
-@pytest.mark.parametrize("kind", ["bf16", "fp32"])
-def test_kernels_compile_for_a_gpu(kind, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind, samples", [("bf16", 2), ("fp32", 2), ("bf16", 0)])
+def test_kernels_compile_for_a_gpu(kind, samples, tmp_path, monkeypatch):
     triton, compiler = pytest.importorskip("triton"), pytest.importorskip("triton.compiler")
     from triton.backends.compiler import GPUTarget
 
@@ -135,7 +134,7 @@ def test_kernels_compile_for_a_gpu(kind, tmp_path, monkeypatch):
     cut = {"maps": f"*{kind}", "rows": "*fp32", "regions": f"*{kind}"} | numbers
     spread = {"slopes": f"*{kind}", "rows": "*fp32", "gradient": f"*{kind}", "regions": "i32"} | numbers
     suppress = {"boxes": "*fp32", "places": "*fp32", "kept": "*i64", "candidates": "i32", "limit": "i32", "threshold": "fp32"}
-    blocks = {"columns": 16, "block": 128}
+    blocks = {"samples": samples, "columns": 16, "block": 128}
     for kernel, types, fixed in ((kernels.cut_kernel, cut, blocks), (kernels.spread_kernel, spread, blocks),
                                  (kernels.suppress_kernel, suppress, {"block": 64})):
         plain = getattr(kernel, "fn", kernel)

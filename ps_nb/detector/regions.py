@@ -80,7 +80,7 @@ def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor], c
     if settings.region_pooling == "max":
         return roi_pool(maps.float(), boxes, size, scale)
     if maps.device.type != "cpu":
-        return cut(maps, numbered(boxes), *size, scale)
+        return cut(maps, numbered(boxes), *size, scale, 2)
     if torch.is_grad_enabled():
         return align_by_products(maps, boxes, size, scale)
     return roi_align(maps.float(), boxes, size, scale, 2, aligned=True)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RepPointsSettings', 'points_to_boxes', 'tower', 'cell_places', 'PointHeads', 'own_points', 'box_loss', 'point_losses',
-           'region_levels', 'cut_pyramid_regions', 'crop_people', 'point_boxes', 'select_detections', 'numbered_people',
-           'of_each_image', 'crop_level', 'RepPointsSearcher']
+           'region_levels', 'cut_pyramid_regions', 'crop_people', 'point_boxes', 'find_points', 'describe_points',
+           'describe_instances', 'numbered_people', 'of_each_image', 'crop_level', 'RepPointsSearcher']
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #f7805a8a
 from dataclasses import dataclass
@@ -19,9 +19,10 @@ from ..core import UserError
 from ..data.loading import Batch
 from .backbones import Backbone, FeaturePyramid, normalise
 from .boxes import IGNORED, POSITIVE, assign, clip, numbered, overlap, pad_boxes, take
-from .searcher import best_of_each
+from .searcher import best_places, filled_places, look_again
 from .settings import Sampled
 from ..devices import constants, process_mean, send
+from ..kernels import cut
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #866705f2
 @dataclass(frozen=True)
@@ -203,14 +204,19 @@ def region_levels(boxes: Tensor, region_size: tuple[int, int], strides: tuple[in
 
 def cut_pyramid_regions(maps: list[Tensor], boxes: list[Tensor], region_size: tuple[int, int],
                         strides: tuple[int, ...]) -> Tensor:
-    "(R, C, h, w) float32 regions of B lists of boxes, each from its own map."
+    "(R, C, h, w) regions of B lists of boxes, each from its own map. A GPU cuts all from every map: it would have to be asked."
     flat, rows = torch.cat(boxes), numbered(boxes)
-    level = region_levels(flat, region_size, strides).cpu()
+    level = region_levels(flat, region_size, strides)
+    if flat.device.type != "cpu":
+        regions = cut(maps[0], rows, *region_size, 1 / strides[0], 0)
+        for number, (features, stride) in enumerate(zip(maps[1:], strides[1:]), 1):
+            own = (level == number)[:, None, None, None]
+            regions = torch.where(own, cut(features, rows, *region_size, 1 / stride, 0), regions)
+        return regions
     regions = maps[0].new_zeros(len(flat), maps[0].shape[1], *region_size, dtype=torch.float32)
     for number, (features, stride) in enumerate(zip(maps, strides)):
-        chosen = send((level == number).nonzero()[:, 0], flat.device)
-        cut = roi_align(features.float(), rows[chosen], region_size, 1 / stride, aligned=True)
-        regions = regions.index_copy(0, chosen, cut)
+        chosen = (level == number).nonzero()[:, 0]
+        regions = regions.index_copy(0, chosen, roi_align(features.float(), rows[chosen], region_size, 1 / stride, aligned=True))
     return regions
 
 # %% ../../nbs/04_detector/09_reppoints.ipynb #432e5850
@@ -233,12 +239,26 @@ def point_boxes(heads: PointHeads, maps: list[Tensor]) -> tuple[Tensor, Tensor, 
     return heads.boxes(first), heads.boxes(refined), logits, cells
 
 
-def select_detections(heads: PointHeads, maps: list[Tensor], sizes) -> tuple[list[Tensor], list[Tensor]]:
-    "Lists by image of the refined boxes (M, 4) that score threshold and suppression leave, best first, and their scores (M,)."
+def find_points(heads: PointHeads, maps: list[Tensor], sizes) -> tuple[Tensor, Tensor, Tensor]:
+    "`best_places` of filled (B, K), refined boxes (B, K, 4) and scores (B, K), best first."
     _, boxes, logits, _ = point_boxes(heads, maps)
     scores, index = logits.sigmoid().topk(min(heads.settings.candidates, logits.shape[1]), dim=1)
-    boxes, scores = best_of_each(heads.settings, clip(take(boxes, index), sizes), scores)
-    return boxes, scores
+    return best_places(heads.settings, clip(take(boxes, index), sizes), scores)
+
+
+@torch.no_grad()
+def describe_points(searcher: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
+    "`find_points` of a searcher, and features (B, K, D) of filled places and others."
+    maps = searcher.maps(batch.images)
+    kept, boxes, scores = find_points(searcher.heads, maps, batch.sizes)
+    return kept, boxes, scores, searcher.heads.describe(searcher.pooled(maps, list(boxes))).unflatten(0, kept.shape)
+
+
+def describe_instances(searcher: nn.Module, batch: Batch) -> Tensor:
+    "Features (R, D) of unit length of the batch's people, each seen alone."
+    crops = crop_people(batch, searcher.settings.crop_size)
+    maps = searcher.maps(crops if len(crops) else batch.images)
+    return searcher.heads.describe(maps[searcher.crop_level].flatten(1) if len(crops) else searcher.pooled(maps, batch.boxes))
 
 
 def numbered_people(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -286,21 +306,17 @@ class RepPointsSearcher(nn.Module):
         maps = self.maps(batch.images)
         points = point_boxes(self.heads, maps)
         losses = point_losses(self.settings, *points, [each.shape[-2:] for each in maps], batch)
-        instance_features = self.describe_instances(batch) if self.settings.instance_path else None
+        instance_features = describe_instances(self, batch) if self.settings.instance_path else None
         features = self.heads.describe(self.pooled(maps, batch.boxes))
         return losses, Sampled(features, *numbered_people(batch), instance_features=instance_features)
-
-    def describe_instances(self, batch: Batch) -> Tensor:
-        "Features (R, D) of unit length of the batch's people, each seen alone."
-        crops = crop_people(batch, self.settings.crop_size)
-        maps = self.maps(crops if len(crops) else batch.images)
-        return self.heads.describe(maps[self.crop_level].flatten(1) if len(crops) else self.pooled(maps, batch.boxes))
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
         "For each image: boxes (N, 4) in pixels of the batch, scores (N,), best first, and features (N, D)."
+        if batch.images.device.type != "cpu":
+            return list(zip(*filled_places(*look_again(self, batch, describe_points))))
         maps = self.maps(batch.images)
-        boxes, scores = select_detections(self.heads, maps, batch.sizes)
+        boxes, scores = filled_places(*find_points(self.heads, maps, batch.sizes))
         features = self.heads.describe(self.pooled(maps, boxes))
         return list(zip(boxes, scores, features.split([len(each) for each in boxes])))
 
@@ -312,4 +328,4 @@ class RepPointsSearcher(nn.Module):
     @torch.no_grad()
     def embed_instances(self, batch: Batch) -> list[Tensor]:
         "Features (P, D) of the batch's own boxes, for each image, by the instance path."
-        return of_each_image(batch, self.describe_instances(batch))
+        return of_each_image(batch, describe_instances(self, batch))

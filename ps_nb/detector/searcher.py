@@ -124,13 +124,13 @@ def describe_places(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, 
     return kept, boxes, scores, *features
 
 
-def look_again(searcher: nn.Module, batch: Batch) -> tuple[Tensor, ...]:
-    "`describe_places` of a searcher on a GPU; where kernels are there, from the third batch of a size on played back."
+def look_again(searcher: nn.Module, batch: Batch, describe=describe_places) -> tuple[Tensor, ...]:
+    "`describe(searcher, batch)` on a GPU; where kernels are there, from the third batch of a size on played back."
     device = batch.images.device
     limits = send(torch.tensor(batch.sizes, dtype=torch.float32), device)
 
     def look(images, limits):
-        return describe_places(searcher, Batch(images, limits, [], []))
+        return describe(searcher, Batch(images, limits, [], []))
 
     if searcher.training or not kernels_are_there(device):
         return look(batch.images, limits)
