@@ -32,22 +32,24 @@ def cells(path: Path) -> list[dict]:
     return [cell | {"source": "".join(cell["source"])} for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
 
 
-def notebooks(folder: str) -> list[dict]:
-    "Navigation of the notebooks of a folder of `nbs`: the title of each, and its path."
-    paths = sorted((ROOT / "nbs" / folder).glob("*.ipynb"))
+def notebooks(folder: str, pattern: str = "*.ipynb") -> list[dict]:
+    "Navigation of notebooks in a folder of `nbs`: the title of each, and its path."
+    paths = sorted((ROOT / "nbs" / folder).glob(pattern))
     return [{cells(path)[0]["source"].splitlines()[0].removeprefix("# "): str(path.relative_to(ROOT))} for path in paths]
 
 
 def navigation() -> list[dict]:
-    "All pages in the order of reading: papers, chapters, experiments, results."
+    "All pages in the order of reading: papers (as in their index), chapters, experiments, results."
     chapters = [path.name for path in sorted((ROOT / "nbs").glob("[0-9]*_*"))]
-    experiments = [path.name for path in sorted((ROOT / "nbs" / "experiments").iterdir()) if path.is_dir()]
+    papers = list(json.loads((ROOT / "nbs" / "papers" / "index.json").read_text(encoding="utf-8")))
+    others = {path.name for path in (ROOT / "nbs" / "experiments").iterdir() if path.is_dir()} - set(papers)
+    numbered = [{name[3:].capitalize(): [f"nbs/{name}/README.md", *notebooks(name)]} for name in chapters]
     page = {path: {title: path} for path, title in PAGES.items()}
     return [
         page["README.md"],
-        {"Papers": [*notebooks("papers"), page["nbs/EQUATIONS.md"]]},
-        {"Chapters": ["nbs/README.md", *({name[3:].capitalize(): [f"nbs/{name}/README.md", *notebooks(name)]} for name in chapters)]},
-        {"Experiments": [{key: notebooks(f"experiments/{key}")} for key in experiments]},
+        {"Papers": [*(entry for key in papers for entry in notebooks("papers", f"{key}.ipynb")), page["nbs/EQUATIONS.md"]]},
+        {"Chapters": ["nbs/README.md", *numbered]},
+        {"Experiments": [{key: notebooks(f"experiments/{key}")} for key in (*papers, *sorted(others))]},
         page["results/README.md"],
         {"Changing it": [page["CONTRIBUTING.md"], page["CHANGELOG.md"]]},
     ]
@@ -121,9 +123,8 @@ def on_config(config):
 def on_files(files, config):
     "The repository's files in the place of those of `docs`; the theme's own stay."
     own = [file for file in files if file.src_dir != config.docs_dir]
-    kind = {".ipynb": Notebook}
-    return Files([*own, *(kind.get(Path(name).suffix, File).generated(config, name, abs_src_path=str(ROOT / name))
-                          for name in site_files())])
+    kinds = {name: Notebook if name.endswith(".ipynb") else File for name in site_files()}
+    return Files([*own, *(kind.generated(config, name, abs_src_path=str(ROOT / name)) for name, kind in kinds.items())])
 
 
 def on_page_read_source(page, config):
