@@ -303,8 +303,9 @@ def test_links_between_files_and_to_headings_lead_somewhere():
     for path, text in texts.items():
         headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
         named[path] = {heading.replace(" ", "-") for heading in headings} | set(re.findall(r'<a id="([^"]+)"', text))
+    link = r"\]\((?!https?:|mailto:|attachment:)([^)\s#]*)(?:#((?:[^\s()]|\([^\s()]*\))+))?\)"  # Eq. (1) has parentheses too
     for path, text in texts.items():
-        for target, heading in re.findall(r"\]\((?!https?:|mailto:|attachment:)([^)\s#]*)(?:#([^\s]+))?\)", text):
+        for target, heading in re.findall(link, text):
             page = (path.parent / target).resolve() if target else path
             if "." in target and not page.exists() or heading and unquote(heading) not in named[page]:
                 broken.append(f"{path.relative_to(ROOT)}: {target}#{heading}")

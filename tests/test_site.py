@@ -40,7 +40,8 @@ def test_a_notebook_becomes_markdown(tmp_path):
 
     table = '<div>\n<style scoped>\n\np {}\n</style>\n<table border="1" class="dataframe">\n\n<tr><td>1</td></tr></table></div>'
     cells = [dict(cell_type="markdown", source=["# Title\n", "text"]), cell("#| default_exp losses.own"),
-             cell("#| hide\nsecret = 1"), cell("#| export\ndef f(): pass"), cell("f()  # ```", dict(output_type="stream", name="stdout", text="said\n")),
+             cell("#| hide\nsecret = 1"), cell("#| export\ndef f(): pass"),
+             cell("f()  # ```", dict(output_type="stream", name="stdout", text="said\n")),
              cell("g()", dict(data={"text/plain": "no", "text/html": table}), dict(data={"image/png": "QUJD\n"}))]
     path = tmp_path / "own.ipynb"
     path.write_text(json.dumps(dict(cells=cells)))
