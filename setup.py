@@ -33,6 +33,7 @@ setup(
         "cluster": lines("cluster_requirements"),
         "onnx": lines("onnx_requirements"),
         "web": lines("web_requirements"),
+        "site": lines("site_requirements"),
         "comparison": lines("comparison_requirements"),
     },
     entry_points={"console_scripts": lines("console_scripts")},

@@ -52,5 +52,6 @@ def test_library_notebook(notebook, tmp_path):
 
 
 def test_ruff():
-    done = subprocess.run([PROGRAMS / "ruff", "check", "nbs", "tests", "setup.py"], cwd=ROOT, capture_output=True, text=True)
+    command = [PROGRAMS / "ruff", "check", "nbs", "tests", "docs", "setup.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

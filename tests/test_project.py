@@ -11,6 +11,7 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -290,18 +291,24 @@ def test_the_pages_of_contents_are_those_of_the_notebooks():
     assert not stale, f"run make contents: {stale} differ"
 
 
-def test_links_between_files_lead_somewhere():
-    broken = []
-    listed = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "nbs/EQUATIONS.md")),
+def test_links_between_files_and_to_headings_lead_somewhere():
+    broken, named = [], {}  # by page, the ids of its headings as Jupyter makes them, and those that it gives itself
+    pages = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "nbs/EQUATIONS.md", "results/README.md")
+    listed = [*(ROOT / name for name in pages),
               *(ROOT / "nbs").rglob("README.md")]
     texts = {path: path.read_text(encoding="utf-8") for path in listed}
     for path in [*LIBRARY, *PAPERS, *EXPERIMENTS]:
         cells = nbformat.read(path, as_version=4).cells
         texts[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     for path, text in texts.items():
-        for target in re.findall(r"\]\((?!https?:|#|mailto:|attachment:)([^)\s#]+)", text):
-            if "." in target and not (path.parent / target).exists():
-                broken.append(f"{path.relative_to(ROOT)}: {target}")
+        headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+        named[path] = {heading.replace(" ", "-") for heading in headings} | set(re.findall(r'<a id="([^"]+)"', text))
+    link = r"\]\((?!https?:|mailto:|attachment:)([^)\s#]*)(?:#((?:[^\s()]|\([^\s()]*\))+))?\)"  # Eq. (1) has parentheses too
+    for path, text in texts.items():
+        for target, heading in re.findall(link, text):
+            page = (path.parent / target).resolve() if target else path
+            if "." in target and not page.exists() or heading and unquote(heading) not in named[page]:
+                broken.append(f"{path.relative_to(ROOT)}: {target}#{heading}")
     assert not broken
 
 
