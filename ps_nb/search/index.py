@@ -6,7 +6,7 @@
 __all__ = ['INDEX_VERSION', 'MANIFEST', 'FEATURES', 'PART_ARRAYS', 'CHECKED_BYTES', 'PART_IMAGES', 'BLOCK_ROWS', 'APPROXIMATE',
            'VISITED_CELLS', 'Engine', 'SHORTLIST', 'GalleryIndex', 'checked_people', 'append_features', 'rows_checksum',
            'write_part', 'fits_together', 'read_part', 'is_manifest', 'read_manifest', 'mapped_features', 'load_index',
-           'renewed', 'index_images', 'merged', 'nearest_of_block', 'nearest', 'faiss_library', 'approximate_index',
+           'renewed', 'index_images', 'merged', 'faiss_library', 'nearest_of_block', 'nearest', 'approximate_index',
            'write_approximate', 'approximate_engine', 'query_box', 'moments', 'matching_rows', 'search_index',
            'SearchResult', 'own_images', 'search_box', 'moved', 'printable', 'draw_search', 'gone', 'write_search',
            'read_corners', 'print_skipped', 'open_gallery', 'write_answer']
@@ -249,7 +249,7 @@ def renewed(folder: Path, features: np.ndarray) -> dict:
         manifest |= {"version": INDEX_VERSION, "parts": parts}
     return manifest
 
-
+# %% ../../nbs/10_search/02_index.ipynb #b48db9b5
 def index_images(
     sources: Sequence[str | Path],  # folders, images, videos
     detect: Callable[[np.ndarray], tuple],  # image -> boxes (N, 4), scores (N,), features (N, D)
@@ -307,6 +307,17 @@ def merged(
     return rows[order], similarity[order]
 
 
+def faiss_library(needed: bool = True):
+    "The module faiss; where it is not installed None, or `UserError` when it is `needed`."
+    if importlib.util.find_spec("faiss") is None:
+        if needed:
+            raise UserError("faiss is not installed: pip install 'ps_nb[index]', or search without it")
+        return None
+    import faiss
+
+    return faiss
+
+# %% ../../nbs/10_search/02_index.ipynb #6e2f0cff
 def nearest_of_block(features: np.ndarray, query: np.ndarray, top: int, faiss=None) -> tuple[np.ndarray, np.ndarray]:
     "As `nearest`, in one product, by the module `faiss` where that is given."
     top = min(top, len(features))
@@ -335,17 +346,6 @@ def nearest(
     blocks = ((start, features[start : start + BLOCK_ROWS]) for start in range(0, max(1, len(features)), BLOCK_ROWS))
     answers = ((start, nearest_of_block(block, query, top, library)) for start, block in blocks)
     return merged(((start + rows, similarity) for start, (rows, similarity) in answers), top)
-
-
-def faiss_library(needed: bool = True):
-    "The module faiss; where it is not installed None, or `UserError` when it is `needed`."
-    if importlib.util.find_spec("faiss") is None:
-        if needed:
-            raise UserError("faiss is not installed: pip install 'ps_nb[index]', or search without it")
-        return None
-    import faiss
-
-    return faiss
 
 # %% ../../nbs/10_search/02_index.ipynb #1f455a50
 APPROXIMATE = "approximate.faiss"
