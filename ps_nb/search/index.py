@@ -383,7 +383,7 @@ Engine = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]  # feature (
 def approximate_engine(folder: str | Path, index: GalleryIndex) -> Engine:
     "What searches the `index` of `folder` by its approximate index. Raises `UserError` where there is none, or it is damaged."
     path, faiss, features = Path(folder) / APPROXIMATE, faiss_library(), index.detections.features
-    again = f"make it with search index --approximate, after deleting {path}"
+    again = "make it again with search index --approximate"
     if not path.exists():
         raise UserError(f"{folder} has no approximate index: make it with search index --approximate")
     try:
