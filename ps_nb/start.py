@@ -16,7 +16,9 @@ import typer
 from .core import run_command
 from .search.exported import detect_exported, embed_exported, load_exported
 from .search.index import index_images, open_gallery, print_skipped, read_corners, search_box, write_answer
+from .search.index import write_approximate
 from .search.photographs import read_query
+from .search.shards import chosen_engine
 
 # %% ../nbs/14_command/02_start.ipynb #20968577
 exported_app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -38,12 +40,16 @@ def index_exported_command(
     out: Annotated[Path, typer.Option(help="Folder of the index; an existing one is extended.")],
     stride: Annotated[int, typer.Option(help="Every how many frames of a video.")] = 30,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Make faiss's approximate index too, for many millions of "
+                                              "people; again when many were added.")] = False,
 ) -> None:
     """Find and describe everybody in images or videos, once; what cannot be read is skipped and listed. Interrupted, it goes
     on where it stopped."""
     exported = load_exported(model)
     index = index_images(images, lambda image: detect_exported(exported, image), exported.fingerprint, out, stride, strict)
     print_skipped(index.skipped)
+    if approximate:
+        write_approximate(out)
     print(f"{len(index)} people in {len(index.images)} images: {out}")
 
 # %% ../nbs/14_command/02_start.ipynb #3c6b4078
@@ -58,12 +64,17 @@ def query_exported_command(
     keep_own: Annotated[bool, typer.Option("--keep-own", help="Show people of the image itself too, where it is in the "
                                            "index.")] = False,
     photos: Annotated[Path | None, typer.Option(help="Where the indexed photographs lie now.")] = None,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Compare the most promising people alone, by the index that "
+                                              "search index --approximate made.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Compare on a Ray cluster whose machines all have the index at this path: "
+                                                "its address, auto, or local.")] = None,
 ) -> None:
     """Look for the person in a box of an image among everybody in an index."""
     corners, exported = read_corners(box), load_exported(model)
     people, pixels = open_gallery(index, exported.fingerprint, photos), read_query(image)
-    result = search_box(people, image, pixels, corners, lambda picture, boxes: embed_exported(exported, picture, boxes), top,
-                        one_per_image, keep_own=keep_own)
+    with chosen_engine(index, people, approximate, cluster) as engine:
+        result = search_box(people, image, pixels, corners, lambda picture, boxes: embed_exported(exported, picture, boxes), top,
+                            one_per_image, engine=engine, keep_own=keep_own)
     write_answer(result, pixels, people, out)
 
 # %% ../nbs/14_command/02_start.ipynb #e9c6d0b9

@@ -28,14 +28,17 @@ from ps_nb.search.index import (
     draw_search,
     index_images,
     load_index,
+    merged,
     moved,
     nearest,
     query_box,
     search_box,
     search_index,
+    write_approximate,
     write_search,
 )
 from ps_nb.search.photographs import GalleryImage
+from ps_nb.search.shards import chosen_engine, shard_rows
 
 
 def describe(image, boxes):
@@ -108,7 +111,7 @@ def test_an_interrupted_index_continues_where_it_was(tmp_path, monkeypatch, fail
     assert len(rest.seen) == 10 - fail_at and index.complete
     assert same(index, index_images([photos], detect, "toy", tmp_path / "at once"))
     listed = [part["file"] for part in read_json(tmp_path / "index" / "index.json")["parts"]]  # each with its checksum
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {".lock", "index.json", *listed}
+    assert {path.name for path in (tmp_path / "index").iterdir()} == {".lock", "index.json", "features.bin", *listed}
 
 
 def test_a_killed_index_continues_from_its_last_part(tmp_path):
@@ -223,6 +226,91 @@ def test_an_index_folder_is_new_empty_or_an_index(tmp_path):
         index_images([photos], detect, "toy", tmp_path / "index", stride=0)
 
 
+def as_version_2(folder):
+    "Make the index what version 2 wrote: features lie in the parts."
+    manifest = read_json(folder / "index.json")
+    features, end = np.fromfile(folder / "features.bin", np.float32).reshape(-1, manifest["width"]), 0
+    for part in manifest["parts"]:
+        start, end = end, end + part["people"]
+        with np.load(folder / part["file"]) as stored:
+            np.savez(folder / part["file"], **dict(stored), features=features[start:end])
+        part["checksum"] = ps_nb.search.index.file_checksum(folder / part["file"])
+        del part["features"]
+    (folder / "index.json").write_text(json.dumps(manifest | {"version": 2}))
+    (folder / "features.bin").unlink()
+
+
+def test_an_index_of_version_2_is_read_and_made_new_when_it_is_extended(tmp_path, monkeypatch):
+    monkeypatch.setattr(ps_nb.search.index, "PART_IMAGES", 2)
+    photos, folder = make_photos(tmp_path / "photos", 5), tmp_path / "index"
+    index = index_images([photos], detect, "toy", folder)
+    as_version_2(folder)
+    old = load_index(folder)
+    assert same(index, old) and not (folder / "features.bin").exists()
+    with pytest.raises(UserError, match="run search index again"), chosen_engine(folder, old, cluster="local"):
+        pass
+    make_photos(photos, 2, first=5)
+    extended = index_images([photos], detect, "toy", folder)
+    assert same(extended, index_images([photos], detect, "toy", tmp_path / "at once"))
+    assert read_json(folder / "index.json")["version"] == 3 and (folder / "features.bin").exists()
+
+
+def test_who_searches_while_people_are_added_sees_the_index_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(ps_nb.search.index, "PART_IMAGES", 2)
+    photos, folder = make_photos(tmp_path / "photos", 4), tmp_path / "index"
+    first = index_images([photos], detect, "toy", folder)
+    before = search_index(first, np.ones(4), 100, score_threshold=0)
+    make_photos(photos, 8, first=4)
+    seen, append = [], ps_nb.search.index.append_features
+
+    def looked(image):  # before, between and after the parts that are added
+        now = load_index(folder)
+        table = search_index(now, np.ones(4), 100, score_threshold=0)
+        assert sorted(table["image"]) == sorted(now.images[scene].name for scene in now.detections.scene_index)
+        seen.append(now)
+        return detect(image)
+
+    def appended(path, features, start):  # rows that are there and not listed
+        append(path, features, start)
+        assert len(load_index(path.parent)) == start
+
+    monkeypatch.setattr(ps_nb.search.index, "append_features", appended)
+    whole = index_images([photos], looked, "toy", folder)
+    assert sorted({len(each.images) for each in seen}) == [4, 6, 8, 10] and len(whole.images) == 12
+    pd.testing.assert_frame_equal(search_index(first, np.ones(4), 100, score_threshold=0), before)
+    for then in (first, *seen):
+        assert np.array_equal(then.detections.features, whole.detections.features[: len(then)])
+    assert same(whole, index_images([photos], detect, "toy", tmp_path / "at once"))
+
+
+def test_rows_of_a_run_that_was_cut_off_are_written_over(tmp_path):
+    photos, folder = make_photos(tmp_path / "photos", 5), tmp_path / "index"
+    whole = index_images([photos], detect, "toy", folder)
+    with open(folder / "features.bin", "ab") as stream:
+        stream.write(b"torn" * 10)
+    assert same(load_index(folder), whole)
+    make_photos(photos, 2, first=5)
+    assert same(index_images([photos], detect, "toy", folder), index_images([photos], detect, "toy", tmp_path / "at once"))
+
+
+def test_features_of_a_large_index_are_mapped_and_checked_when_it_is_extended(tmp_path, monkeypatch):
+    monkeypatch.setattr(ps_nb.search.index, "CHECKED_BYTES", 0)
+    photos, folder = make_photos(tmp_path / "photos", 5), tmp_path / "index"
+    index = index_images([photos], detect, "toy", folder)
+    kept = index.detections.features
+    while not isinstance(kept, np.memmap):
+        kept = kept.base
+    assert kept.filename == folder / "features.bin" and not kept.flags.writeable
+    content = bytearray((folder / "features.bin").read_bytes())
+    content[:4] = np.float32(np.nan).tobytes()
+    (folder / "features.bin").write_bytes(content)
+    with pytest.raises(UserError, match="NaN or infinite, it is damaged"):
+        search_index(load_index(folder), np.ones(4), engine="numpy")
+    for attempt in (lambda: load_index(folder, thorough=True), lambda: index_images([photos], detect, "toy", folder)):
+        with pytest.raises(UserError, match="the rows of part-00000.npz are not those"):
+            attempt()
+
+
 # ---------------------------------------------------------------- what is refused
 
 
@@ -267,6 +355,8 @@ def test_what_a_broken_model_gives_is_refused(tmp_path, boxes, scores, features,
     ("part-00000.npz", lambda content: content[:-1]),
     ("part-00000.npz", lambda content: content[: len(content) // 2]),
     ("part-00000.npz", lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:]),
+    ("features.bin", lambda content: content[:-1]),
+    ("features.bin", lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:]),
     ("index.json", lambda content: b""),
     ("index.json", lambda content: b"hello"),
     ("index.json", lambda content: content[: len(content) // 2]),
@@ -286,7 +376,8 @@ def test_missing_foreign_and_future_indices_are_refused(tmp_path):
     folder = tmp_path / "index"
     index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", folder)
     manifest = read_json(folder / "index.json")
-    for changed, message in [({"version": 1}, "version 1"), ({"width": 5}, "is listed with"), ({"parts": []}, "lists no images"),
+    for changed, message in [({"version": 1}, "version 1"), ({"width": 5}, "features.bin is damaged"),
+                             ({"parts": []}, "lists no images"),
                              ({"parts": [manifest["parts"][0] | {"file": "../index/part-00000.npz"}]}, "not the list"),
                              ({"parts": [manifest["parts"][0] | {"people": 1}]}, "is listed with"),
                              ({"parts": [manifest["parts"][0] | {"images": 4}]}, "is listed with"),
@@ -383,6 +474,75 @@ def test_a_gallery_of_200000_people():
     table = search_index(index, query, top=20, best_per_image=True, score_threshold=0.5, engine="numpy")
     best = np.where(index.detections.scores >= 0.5, everybody, -1).reshape(-1, 4).max(axis=1)
     assert table["image"].tolist() == [f"s{number}" for number in np.argsort(-best, kind="stable")[:20]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.lists(st.integers(0, 40), max_size=4), st.randoms())
+def test_the_answers_of_any_parts_in_any_order_are_that_of_the_whole(seed, top, cuts, random):
+    draw = np.random.default_rng(seed)
+    features = draw.integers(-2, 3, (40, 3)).astype(np.float32)  # products are exact, and many are equal
+    query = draw.integers(-2, 3, 3).astype(np.float32)
+    bounds = sorted({0, 40, *cuts})
+    answers = [(start + rows, similarity) for start, stop in zip(bounds, bounds[1:])
+               for rows, similarity in [nearest(features[start:stop], query, top, "numpy")]]
+    random.shuffle(answers)
+    rows, similarity = merged(answers, top)
+    expected = np.argsort(-(features @ query), kind="stable")[:top]
+    assert rows.tolist() == expected.tolist() and similarity.tolist() == (features @ query)[expected].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 20))
+def test_shards_are_everybody_once_and_begin_at_blocks(people, count):
+    shards = shard_rows(people, count)
+    assert [start for start, _ in shards] + [people] == [0] * bool(shards) + [stop for _, stop in shards] or not people
+    assert len(shards) <= count and all(start < stop and start % ps_nb.search.index.BLOCK_ROWS == 0 for start, stop in shards)
+
+
+def test_engines_that_are_not_there_say_what_to_do(tmp_path):
+    index = index_images([make_photos(tmp_path / "photos", 3)], detect, "toy", tmp_path / "index")
+    with pytest.raises(UserError, match="leave out one"), chosen_engine(tmp_path / "index", index, True, "local"):
+        pass
+    message = r"ps_nb\[index\]" if importlib.util.find_spec("faiss") is None else "make it with search index --approximate"
+    with pytest.raises(UserError, match=message), chosen_engine(tmp_path / "index", index, True):
+        pass
+    with chosen_engine(tmp_path / "index", index) as engine:
+        assert engine == "auto"
+
+
+def test_an_approximate_index_serves_people_who_were_added_later(tmp_path):
+    pytest.importorskip("faiss")
+    photos, folder = make_photos(tmp_path / "photos", 40), tmp_path / "index"
+    first = index_images([photos], detect, "toy", folder)
+    assert write_approximate(folder, "toy") == len(first)
+    make_photos(photos, 4, first=40)
+    index = index_images([photos], detect, "toy", folder)
+    query = index.detections.features[-1]
+    with chosen_engine(folder, index, approximate=True) as engine:
+        rows, similarity = engine(query, 5)
+        assert rows[0] in np.flatnonzero(index.detections.features @ query >= 1 - 1e-6)
+        assert np.array_equal(similarity, (index.detections.features @ query)[rows])
+        tables = [search_index(index, query, 200, score_threshold=0, engine=each) for each in (engine, "auto")]
+    pd.testing.assert_frame_equal(*tables, atol=1e-5)  # so few cells are all visited
+    (folder / "approximate.faiss").write_bytes(b"hello")
+    with pytest.raises(UserError, match="approximate.faiss is damaged"), chosen_engine(folder, index, approximate=True):
+        pass
+
+
+def test_two_workers_of_a_cluster_answer_as_one_machine(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    folder, draw = tmp_path / "index", np.random.default_rng(0)
+    features = draw.standard_normal((3 * 2**16 + 5, 16)).astype(np.float32)
+    found = np.ones((len(features), 4)), np.ones(len(features)), features
+    Image.new("RGB", (9, 9)).save(tmp_path / "s.png")
+    index = index_images([tmp_path / "s.png"], lambda image: found, "toy", folder)
+    plain = search_index(index, features[7], 100)
+    with chosen_engine(folder, index, cluster="local") as engine:
+        pd.testing.assert_frame_equal(search_index(index, features[7], 100, engine=engine), plain)
+        (folder / "features.bin").rename(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="is not on every machine") as caught:
+            engine(features[7], 5)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed: pip install ps_nb[index]")
@@ -557,7 +717,7 @@ def whole(tmp_path_factory):
 
 @settings(max_examples=80, deadline=None)
 @given(key=st.sampled_from([None, "version", "model", "width", "complete", "parts", "skipped", "file", "images", "people",
-                            "checksum"]), value=JSON)
+                            "checksum", "features"]), value=JSON)
 def test_any_json_value_in_the_list_is_one_line_or_works(whole, key, value):
     folder, manifest = whole
     part = manifest["parts"][0]
@@ -570,7 +730,7 @@ def test_any_json_value_in_the_list_is_one_line_or_works(whole, key, value):
 
 
 @pytest.mark.parametrize("key, value", [("counts", np.array(5)), ("counts", np.array([-1, 2, 0, 0, 0])), ("name", np.arange(5)),
-                                        ("frame", np.zeros(4, int)), ("boxes", np.zeros((3, 5))), ("features", np.zeros(3)),
+                                        ("frame", np.zeros(4, int)), ("boxes", np.zeros((3, 5))),
                                         ("scores", np.array(["a"])), ("second", np.zeros((5, 1)))])
 def test_odd_arrays_of_a_part_are_one_line(tmp_path, key, value):
     index_images([make_photos(tmp_path / "photos", 5)], detect, "toy", tmp_path / "index")

@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'SOFTWARE', 'APPROXIMATE', 'random_people', 'installed', 'linked', 'others_first', 'first_neighbours_by',
            'people_to_search', 'faiss_index', 'search_by', 'recall', 'neighbourhoods_of', 'mining_of', 'evaluation_of',
            'clustering_cost', 'search_cost', 'measured_here', 'answer_with', 'measured_apart', 'growth_exponent',
-           'random_search']
+           'write_random_index', 'disk_search_cost', 'random_search']
 
 # %% ../../nbs/13_reproduction/09_growth.ipynb #66da3ff8
 import importlib
@@ -27,9 +27,11 @@ from ..clustering.first_neighbours import first_neighbours
 from ..clustering.mining import mine_pass
 from ..core import UserError, numpy_generator, torch_generator
 from ..data.scenes import UNLABELLED, Detections, Protocol, Query, Scene, SearchSet
-from ..devices import cost
+from ..devices import cost, peak_memory_mb
 from ..evaluation.ranking import evaluate
-from ..search.index import nearest
+from ..search.index import INDEX_VERSION, PART_IMAGES, approximate_engine, approximate_index, load_index
+from ..search.index import nearest, write_approximate, write_part
+from ..search.photographs import STILL, GalleryImage
 
 # %% ../../nbs/13_reproduction/09_growth.ipynb #1b3aca1a
 def random_people(count: int, sightings: int, noise: float, dimension: int = 256, seed: int = 0) -> torch.Tensor:
@@ -86,15 +88,11 @@ def people_to_search(people: int, seed: int = 0, dimension: int = 256) -> tuple[
 # %% ../../nbs/13_reproduction/09_growth.ipynb #4bfa7081
 def faiss_index(software: str, gallery: np.ndarray):
     "The approximate index of `gallery` (N, D), by inner product, that `software` names: faiss-ivf or faiss-hnsw."
-    faiss, (people, dimension) = installed("faiss", "faiss", "index"), gallery.shape
+    faiss, dimension = installed("faiss", "faiss", "index"), gallery.shape[1]
     if software == "faiss-ivf":
-        cells = min(max(1, round(4 * people**0.5)), max(1, people // 39))  # faiss wants 39 people or more to learn a cell from
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, cells, faiss.METRIC_INNER_PRODUCT)
-        index.train(gallery)
-        index.nprobe = 32
-    else:
-        index = faiss.IndexHNSWFlat(dimension, 32, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efSearch = 128
+        return approximate_index(gallery)
+    index = faiss.IndexHNSWFlat(dimension, 32, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efSearch = 128
     index.add(gallery)
     return index
 
@@ -206,6 +204,48 @@ def measured_apart(part: str, software: str, people: int, seed: int = 0, dimensi
 def growth_exponent(people: np.ndarray, seconds: np.ndarray) -> float:
     "The power of the number of people that the seconds grow with: the slope of a line through their logarithms."
     return float(np.polyfit(np.log(people), np.log(seconds), 1)[0])
+
+# %% ../../nbs/13_reproduction/09_growth.ipynb #bcf58419
+def write_random_index(folder: Path, people: int, seed: int = 0, dimension: int = 256) -> None:
+    "Write an index of `people` random boxes, three of everybody and five an image, part by part, into the new `folder`."
+    folder.mkdir(parents=True)
+    manifest = dict(version=INDEX_VERSION, model="random people", width=dimension, parts=[], skipped={}, complete=True)
+    for number, start in enumerate(range(0, people, 5 * PART_IMAGES)):
+        features = random_people(min(5 * PART_IMAGES, people - start), 3, 0.7, dimension, seed * people + number).numpy()
+        boxes, scores = np.tile(np.float32([0, 0, 40, 100]), (len(features), 1)), np.ones(len(features), np.float32)
+        inside = [slice(first, first + 5) for first in range(0, len(features), 5)]
+        images = [GalleryImage(f"{start // 5 + place}.png", str(folder.parent / f"{start // 5 + place}.png"), STILL,
+                               str(start // 5 + place)) for place in range(len(inside))]
+        write_part(folder, manifest, images, [(boxes[each], scores[each], features[each]) for each in inside])
+
+
+def disk_search_cost(folder: Path, approximate: bool = False, queries: int = 20) -> dict[str, float]:
+    """Seconds to open the index in `folder`, and of a query for ten people, each the least, median and most of the `queries`;
+    where `approximate`, also of its approximate index, made here, and its recall. Peak memory of the process so far, in MB.
+    """
+    started = time.perf_counter()
+    index = load_index(folder)
+    found = dict(people=float(len(index)), open_seconds=time.perf_counter() - started)
+    asked = [index.detections.features[row] for row in np.linspace(0, len(index) - 1, queries).astype(int)]
+
+    def answers(engine) -> tuple[list[np.ndarray], np.ndarray]:
+        rows, seconds = [], []
+        for feature in asked:
+            started = time.perf_counter()
+            rows.append(engine(feature, 10)[0])
+            seconds.append(time.perf_counter() - started)
+        return rows, np.quantile(seconds, [0, 0.5, 1])
+
+    exact, seconds = answers(lambda feature, top: nearest(index.detections.features, feature, top))
+    found |= dict(zip(("least_seconds", "median_seconds", "most_seconds"), seconds)) | {"peak_memory_mb": peak_memory_mb()}
+    if approximate:
+        started = time.perf_counter()
+        write_approximate(folder)
+        built = time.perf_counter() - started
+        rows, seconds = answers(approximate_engine(folder, index))
+        found |= dict(build_seconds=built, approximate_seconds=seconds[1], recall=recall(rows, exact),
+                      build_peak_memory_mb=peak_memory_mb())
+    return found
 
 # %% ../../nbs/13_reproduction/09_growth.ipynb #6d7467f7
 def random_search(

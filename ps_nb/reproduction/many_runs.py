@@ -34,6 +34,7 @@ from ..core import UserError, read_json, write_bytes, write_json
 from ..devices import use_available_cores
 from .notebooks import RUNNING, child_environment, executed_copy, experiment_notebooks, result_difference
 from .notebooks import result_file, run_experiment, run_logged, settled_parameters, shared_runs_folder
+from ..search.shards import ray_cluster
 from ..training.once import collecting
 
 # %% ../../nbs/13_reproduction/12_many_runs.ipynb #265cab3c
@@ -250,19 +251,9 @@ def on_cluster(function: Callable, items: list[tuple], address: str,
                at_a_time: int = 1) -> Iterator[tuple[int, str | None, float]]:
     """As `side_by_side`, on the Ray cluster at `address`: on as many cores as it has, or `at_a_time` on each of its GPUs.
 
-    `auto` is the cluster that this machine is part of, `local` one of this machine alone. Raises `UserError` without Ray or
-    where nobody answers.
+    Raises `UserError` as `ray_cluster`.
     """
-    try:
-        import ray
-    except ImportError:
-        raise UserError("a cluster needs Ray: pip install 'ps_nb[cluster]'") from None
-    try:
-        ray.init(address, runtime_env={"env_vars": child_environment()}, log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"no Ray cluster at {address} ({reason}): start one with ray start, or give local") from None
-    try:
+    with ray_cluster(address, child_environment()) as ray:
         gpus = 1 / at_a_time if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=3)(function)
         pending = {task.remote(*each): number for number, each in enumerate(items)}
@@ -273,8 +264,6 @@ def on_cluster(function: Callable, items: list[tuple], address: str,
             except ray.exceptions.RayError as error:
                 reason, seconds = f"its machine was lost again and again ({type(error).__name__})", float("nan")
             yield pending.pop(done), reason, seconds
-    finally:
-        ray.shutdown()
 
 # %% ../../nbs/13_reproduction/12_many_runs.ipynb #895520a8
 def train_jobs(jobs: list[Job], at_a_time: int, cluster: str | None) -> dict[str, str]:
