@@ -262,7 +262,7 @@ def group_detections(
     offsets = np.concatenate([[0], np.cumsum(np.bincount(scene, minlength=len(names)))])
     return Detections(tuple(names), offsets, boxes[order], scores[order], features[order], query_features)
 
-# %% ../../nbs/01_data/01_scenes.ipynb #6b7ea73f
+
 def image_names(image: np.ndarray) -> list[str]:
     "The names (N) in an array of text or UTF-8 bytes, (N,) or (N, 1). Raises `UserError` on one that is of another kind."
     found = np.asarray(image)
@@ -310,7 +310,7 @@ def split_statistics(scenes: list[Scene]) -> dict[str, float]:
         median_height=float(np.median(heights)) if len(heights) else 0.0,
     )
 
-# %% ../../nbs/01_data/01_scenes.ipynb #8adc5c5c
+
 def statistics_table(data: SearchSet) -> str:
     "Counts of both splits and of every protocol, as text."
     counts = pd.DataFrame({"train": split_statistics(data.train), "gallery": split_statistics(data.gallery)})

@@ -20,7 +20,7 @@ def check_scenes(detections: Detections, scenes: list[Scene]) -> None:
         raise UserError(f"detections of {len(detections.names)} images do not follow the {len(scenes)} scenes to evaluate: "
                         "group them by the names of the gallery, in its order")
 
-# %% ../../nbs/02_evaluation/03_detection.ipynb #23eae662
+
 def meet_people(
     detections: Detections,
     scenes: list[Scene],
