@@ -70,7 +70,7 @@ def small_png(figure: Figure, dpi: int = 100, limit: int | None = 100_000) -> by
         dpi = max(40, int(dpi * min(0.95, (limit / len(content)) ** 0.5)))
     return content
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #4e88981e
+
 class PaperFigure(Figure):
     "A matplotlib figure that needs no pyplot to be shown in a notebook."
 
