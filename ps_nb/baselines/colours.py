@@ -24,7 +24,7 @@ def column_weights(width: int) -> np.ndarray:
     "(width,) Gaussian weights, standard deviation a fifth of the width: people stand in the middle of their box."
     return np.exp(-0.5 * ((np.arange(width) + 0.5 - width / 2) / (width / 5)) ** 2)
 
-# %% ../../nbs/11_baselines/02_colours.ipynb #df38588a
+
 def colour_histogram(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
     boxes: np.ndarray,  # (P, 4) xyxy pixels
@@ -98,7 +98,7 @@ def word_counts(
     counts = np.bincount(place.ravel(), votes.ravel(), people * stripes * len(words))
     return counts.reshape(people, stripes, len(words))
 
-# %% ../../nbs/11_baselines/02_colours.ipynb #c0564260
+
 def learn_codebook(scenes: list[Scene], words: int = 350, seed: int = 0, people: int = 2000, **options) -> Codebook:
     """Words and weights from at most `people` boxes of `scenes`, drawn by `seed`; `options` go to `describe_boxes`.
 

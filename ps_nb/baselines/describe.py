@@ -77,7 +77,7 @@ def load_array(path: str | Path, rows: int | None = None) -> np.ndarray:
         raise UserError(f"{path} is damaged, it is not the array that was written: delete it and start again")
     return array
 
-# %% ../../nbs/11_baselines/01_describe.ipynb #4e6f874c
+
 def describe_boxes(
     scenes: list[Scene],
     boxes: list[np.ndarray],  # one (P, 4) array per scene

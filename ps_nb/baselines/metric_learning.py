@@ -69,7 +69,7 @@ def labelled(features: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndar
         raise UserError(f"{len(features)} features but {len(ids)} identities: give one identity a feature, -1 where unknown")
     return features[ids >= 0], ids[ids >= 0]
 
-# %% ../../nbs/11_baselines/04_metric_learning.ipynb #456a59d5
+
 def pair_covariances(features: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean outer products (D, D) float64 of differences: over pairs of the same identity, over pairs of different ones.
 

@@ -36,7 +36,7 @@ def channel_histograms(lab: np.ndarray, corners: np.ndarray, patch: int, bins: i
     counts = np.bincount(place.ravel(), minlength=len(corners) * 3 * bins).reshape(len(corners), -1)
     return np.sqrt(counts / patch**2)
 
-# %% ../../nbs/11_baselines/03_textures.ipynb #9c9ae344
+
 def dense_sift(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
     boxes: np.ndarray,  # (P, 4) xyxy pixels

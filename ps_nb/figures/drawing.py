@@ -59,7 +59,7 @@ def png_bytes(figure: Figure, dpi: int, colours: int | None = None) -> bytes:
     Image.open(stream).convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(reduced, format="PNG", optimize=True)
     return reduced.getvalue()
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #17c0a4d2
+
 def small_png(figure: Figure, dpi: int = 100, limit: int | None = 100_000) -> bytes:
     "`figure` as a PNG; above `limit` bytes first colours, then dots per inch (not below 40) are reduced."
     content = png_bytes(figure, dpi)
@@ -70,14 +70,14 @@ def small_png(figure: Figure, dpi: int = 100, limit: int | None = 100_000) -> by
         dpi = max(40, int(dpi * min(0.95, (limit / len(content)) ** 0.5)))
     return content
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #4e88981e
+
 class PaperFigure(Figure):
     "A matplotlib figure that needs no pyplot to be shown in a notebook."
 
     def _repr_png_(self) -> bytes:
         return small_png(self)
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #bacd033a
+
 def save_figure(figure: Figure, path: str | Path, dpi: int = 100, limit: int | None = 100_000) -> None:
     "Write `figure` to `path`, whole or not at all, as `small_png` makes it. Raises `UserError` when `path` is no .png."
     if Path(path).suffix.lower() != ".png":
@@ -100,7 +100,7 @@ class Sighting:
         "Colour of the frame: right, wrong or unknown."
         return UNKNOWN if self.correct is None else RIGHT if self.correct else WRONG
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #d94c1187
+
 SCENE_SIDE = 480  # pixels
 
 
@@ -151,7 +151,7 @@ def show_scene(
                   bbox=dict(facecolor=colour, edgecolor="none", pad=0.8))
     axis.set(xticks=[], yticks=[], xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
 
-# %% ../../nbs/09_figures/01_drawing.ipynb #d5755a21
+
 def show_crop(axis: Axes, person: Sighting, colour: str | None = None) -> None:
     "Draw the crop of `person` into `axis`, framed in `colour` (its own where none is given), its caption above."
     mark = "" if person.correct is None else " ✓" if person.correct else " ✗"

@@ -30,12 +30,12 @@ def label(name: str, unit: str = "") -> str:
     text = LABELS.get(name, name.replace("_", " "))
     return f"{text} ({unit})" if unit else text
 
-# %% ../../nbs/09_figures/02_plots.ipynb #6474e57b
+
 def metrics_label(metrics: Mapping[str, str]) -> str:
     "What an axis calls several metrics (column -> unit) of one unit."
     return label(", ".join(map(label, metrics)), next(iter(metrics.values())))
 
-# %% ../../nbs/09_figures/02_plots.ipynb #90ee5da6
+
 def group_label(columns: Sequence[str], values: Sequence) -> str:
     "What a legend calls the rows that have `values` in `columns`; a yes or no reads `with` or `without`."
     return " · ".join(f"{'with' if value else 'without'} {label(column)}" if isinstance(value, bool | np.bool_) else str(value)
@@ -48,7 +48,7 @@ def need_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
         if name not in table:
             raise UserError(f"the table has no column {name!r}, only {', '.join(map(str, table))}")
 
-# %% ../../nbs/09_figures/02_plots.ipynb #8aafb3ae
+
 def with_spread(table: pd.DataFrame, keys: Sequence[str], metric: str) -> pd.DataFrame:
     """One row for each combination of `keys`, in order of appearance, with `mean` and `deviation` of `metric` over its rows.
 
@@ -71,20 +71,20 @@ def draw_line(axis: Axes, points: pd.DataFrame, x: str, name: str, number: int, 
     axis.plot(place, mean, color=colour, marker=None if many else MARKERS[number % len(MARKERS)], label=name)
     axis.fill_between(place, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0)
 
-# %% ../../nbs/09_figures/02_plots.ipynb #9ac85677
+
 def metric_panels(metrics: Mapping[str, str], compared: bool) -> list[list[str]]:
     "The metrics of each panel: one a panel where systems are compared, else those of one unit together."
     if compared:
         return [[metric] for metric in metrics]
     return [[metric for metric in metrics if metrics[metric] == unit] for unit in dict.fromkeys(metrics.values())]
 
-# %% ../../nbs/09_figures/02_plots.ipynb #9b58e55d
+
 def panel_row(count: int, width: float = 3.0, height: float = 2.4) -> tuple[PaperFigure, list[Axes]]:
     "A figure with `count` panels beside each other, each `width` × `height` inches."
     figure = PaperFigure(figsize=(width * count + 0.2, height + 0.3), layout="constrained")
     return figure, list(figure.subplots(1, count, sharex=True, squeeze=False)[0])
 
-# %% ../../nbs/09_figures/02_plots.ipynb #0515ba45
+
 def shared_legend(figure: Figure) -> None:
     "One legend below all panels of `figure`, each name once; none where there is a single line."
     named = {}
@@ -131,7 +131,7 @@ def staircase(precision: np.ndarray, recall: np.ndarray) -> pd.DataFrame:
     points = pd.DataFrame({"recall": recall, "precision": precision})
     return points[points["recall"] > 0].groupby("recall", as_index=False).max()
 
-# %% ../../nbs/09_figures/02_plots.ipynb #36cfcce0
+
 @paper_style()
 def precision_recall_curves(table: pd.DataFrame, by: Sequence[str]) -> Figure:
     "Columns `recall` and `precision` (fractions), as `staircase` gives them, as one line for each combination of `by`."
@@ -179,7 +179,7 @@ def shares(
         tables.append(pd.DataFrame({by: group, name: np.asarray(edges[:-1], float), "share": counts / counts.sum()}))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../../nbs/09_figures/02_plots.ipynb #5ab79c44
+
 @paper_style()
 def histograms(table: pd.DataFrame, x: str = "height", by: str = "people", unit: str = "pixels") -> Figure:
     "Shares as `shares` gives them, one filled outline for each group."
@@ -268,7 +268,7 @@ class ScenePanel:
     labels: Sequence[str] = ()  # none, or one each
     title: str = ""
 
-# %% ../../nbs/09_figures/02_plots.ipynb #ef9cafa8
+
 @paper_style()
 def scene_grid(panels: Sequence[ScenePanel], columns: int = 3) -> Figure:
     "Scenes with their boxes, `columns` to a row."
@@ -293,7 +293,7 @@ class GalleryRow:
     query: Sighting | None
     people: Sequence[Sighting]  # best first
 
-# %% ../../nbs/09_figures/02_plots.ipynb #ec468782
+
 @paper_style()
 def ranked_gallery(rows: Sequence[GalleryRow]) -> Figure:
     "A row of framed crops for each of `rows`, behind its query where it has one."

@@ -83,7 +83,7 @@ def crop_batch(crops: list[np.ndarray], height: int, width: int, generator: np.r
         slot[:] = part[:, ::-1] if generator.random() < 0.5 else part
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
-# %% ../../nbs/07_training/04_crops.ipynb #0cf8ba21
+
 def standard_crops(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
     boxes: np.ndarray,  # (P, 4) xyxy pixels

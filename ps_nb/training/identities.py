@@ -85,7 +85,7 @@ class Classification:
     average_over: Literal["labelled", "sampled"] = "labelled"  # regions the loss is averaged over
     crops: CropTraining | None = None  # classification of cut-out people, which comes first
 
-# %% ../../nbs/07_training/05_identities.ipynb #dccd8f48
+
 class ClassificationObjective(nn.Module, Objective):
     "Random sampling softmax over the identities of `scenes` and background, for a searcher with softmax heads."
 
