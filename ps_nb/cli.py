@@ -47,7 +47,7 @@ from .search.shards import chosen_engine
 from .systems.graph_stage import context_graph, graph_name, load_scorer, trained_scorer
 from .systems.quickstart import quickstart
 from .systems.recipes import PROFILES, PartMatching, Recipe, cgps, check_profile, ctxg, cucps, joint, oim, read_recipe
-from .systems.recipes import rsiam, with_changes
+from .systems.recipes import rsiam, seqnet, with_changes
 from .systems.runs import Run, find_people, learns_identities, load_run, new_network, new_objective, runs_folder
 from .systems.runs import search_set, trained
 from .training.crops import CropTraining
@@ -77,7 +77,7 @@ Cluster = Annotated[str | None, typer.Option(help="Compare on a Ray cluster whos
                                                   "address, auto, or local.")]
 Classes = Annotated[str, typer.Option(help="MOTChallenge: classes (column 8) that are people, as 1,2,7; without it 1, or "
                                            "those that gt/labels.txt calls so.")]
-SYSTEMS = dict(oim=oim, ctxg=ctxg, cgps=cgps, rsiam=rsiam, cucps=cucps, joint=joint)
+SYSTEMS = dict(oim=oim, ctxg=ctxg, cgps=cgps, rsiam=rsiam, cucps=cucps, joint=joint, seqnet=seqnet)
 
 
 def read_data(root: Path, format: str, classes: str) -> SearchSet:
@@ -102,10 +102,11 @@ def quickstart_command(profile: Profile = "small", seed: Seed = 0, device: Devic
 
 # %% ../nbs/14_command/01_cli.ipynb #5ca5003c
 def system_recipe(system: str, profile: str, format: str) -> Recipe:
-    "The recipe of `system` at `profile` for data in `format`; some numbers of two systems are PRW's own."
+    "The recipe of `system` at `profile` for data in `format`; some numbers of three systems are PRW's own."
     if system not in SYSTEMS:
         raise UserError(f"unknown system {system!r}: choose one of {', '.join(SYSTEMS)}")
-    return SYSTEMS[system](profile, "prw") if system in ("cgps", "cucps") and format == "prw" else SYSTEMS[system](profile)
+    own = format == "prw" and system in ("cgps", "cucps", "seqnet")
+    return SYSTEMS[system](profile, "prw") if own else SYSTEMS[system](profile)
 
 
 def with_weights(recipe: Recipe, weights: str) -> Recipe:
@@ -168,7 +169,7 @@ def train_command(
 # %% ../nbs/14_command/01_cli.ipynb #07ff9d5d
 @app.command("recipe")
 def recipe_command(system: Annotated[str, typer.Argument(help=f"Which one: {', '.join(SYSTEMS)}.")], profile: Profile = "small",
-                   format: Annotated[str, typer.Option(help="Of the data set: cgps and cucps have numbers of their own for prw.")]
+                   format: Annotated[str, typer.Option(help="Of the data set: cgps, cucps and seqnet have others for prw.")]
                    = "cuhk-sysu") -> None:
     """Print a system's recipe as JSON: change a copy, and train it with train --recipe."""
     print(json_text(asdict(system_recipe(system, profile, format))))

@@ -12,7 +12,7 @@ from ps_nb.data.loading import Augmentation, InputSize
 from ps_nb.data.scenes import Protocol, Query, Scene, SearchSet
 from ps_nb.reproduction import rehearsal
 from ps_nb.reproduction.notebooks import experiment_notebooks, settled_parameters
-from ps_nb.systems import cgps, ctxg, cucps, idnet, joint, oim, rsiam, two_step
+from ps_nb.systems import cgps, ctxg, cucps, idnet, joint, oim, rsiam, seqnet, two_step
 
 PEOPLE = np.array([[60, 40, 180, 400], [300, 80, 420, 440], [560, 60, 690, 500]])  # of a scene of 800×600 pixels
 
@@ -55,7 +55,7 @@ def small(recipe):
     return replace(recipe, augmentation=Augmentation((size,)), test_size=size, schedule=replace(recipe.schedule, batch_size=2))
 
 
-@pytest.mark.parametrize("system", [oim, ctxg, cgps, rsiam, cucps, joint])
+@pytest.mark.parametrize("system", [oim, ctxg, cgps, rsiam, cucps, joint, seqnet])
 def test_a_few_steps_of_every_system(searched, system):
     row = rehearsal.few_steps(small(system("smoke")), searched, steps=1, images=1)
     assert min(row["step"], row["describing"], row["finding"]) > 0 and row["checkpoint_bytes"] > 2 * row["weights_bytes"] - 1

@@ -18,7 +18,7 @@ from ps_nb.data.scenes import Scene, SearchSet
 from ps_nb.detector.settings import Searcher
 from ps_nb.evaluation.ranking import evaluate
 from ps_nb.systems import recipes, runs
-from ps_nb.systems.recipes import OBJECTIVES, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam
+from ps_nb.systems.recipes import OBJECTIVES, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam, seqnet
 from ps_nb.systems.runs import (
     NETWORKS,
     find_people,
@@ -95,14 +95,14 @@ def test_every_network_is_a_searcher_and_every_objective_an_objective():
     data = SearchSet("one", [Scene("a", "a.jpg", 9, 9, [[0, 0, 4, 8]], [0])], [])
 
     used = set()
-    for recipe in (each("smoke") for each in (oim, ctxg, cgps, rsiam, cucps, joint, deep)):
+    for recipe in (each("smoke") for each in (oim, ctxg, cgps, rsiam, cucps, joint, deep, seqnet)):
         network, objective = new_network(recipe.detector, 3), new_objective(recipe, data)
         assert all(parameters_of(network, name) == parameters_of(Searcher, name) for name in ("forward", "detect", "embed"))
         assert {Objective, torch.nn.Module} <= set(type(objective).__mro__)
         for name in ("begin", "extract", "begin_epoch", "forward", "update", "pseudo_labels"):
             assert parameters_of(objective, name) == parameters_of(Objective, name), (recipe.name, name)
         used.add(type(recipe.objective))
-    assert used == set(OBJECTIVES) and len(NETWORKS) == 4
+    assert used == set(OBJECTIVES) and len(NETWORKS) == 5
 
 
 def parameters_of(owner, name):

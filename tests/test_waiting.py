@@ -20,16 +20,17 @@ from ps_nb.detector.boxes import suppress
 from ps_nb.detector.inference import embed_scenes
 from ps_nb.devices import place
 from ps_nb.reproduction.throughput import calm, fill_memory, noise_batch, random_scenes
-from ps_nb.systems.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam
+from ps_nb.systems.recipes import cgps, ctxg, cucps, deep, joint, oim, rsiam, seqnet
 from ps_nb.systems.runs import new_network, new_objective
 from ps_nb.training.loop import train_step
 from ps_nb.twin.render import render_twin
 
 CPU = torch.device("cpu")
-# A step waits for whom the regions show and for whom detection has found; cgps for how many clusters there are; cucps for who
-# was seen, what each round adds, here the first, and who was mined. A search waits for how many are left.
-WAITS = {oim: (2, 1), ctxg: (2, 1), cgps: (3, 1), cucps: (5, 1), rsiam: (0, 1), joint: (1, 1), deep: (0, 1)}
-SUPPRESSIONS = {rsiam: (0, 1), deep: (0, 1)}  # in a step and in a search, of all images together; else 1 and 2
+# A step waits for whom the regions show and for whom detection has found, of seqnet for whom the second head's regions show;
+# cgps for how many clusters there are; cucps for who was seen, what each round adds, here the first, and who was mined. A
+# search waits for how many are left.
+WAITS = {oim: (2, 1), ctxg: (2, 1), cgps: (3, 1), cucps: (5, 1), rsiam: (0, 1), joint: (1, 1), deep: (0, 1), seqnet: (2, 1)}
+SUPPRESSIONS = {rsiam: (0, 1), deep: (0, 1), seqnet: (1, 3)}  # in a step and in a search, of all images together; else 1 and 2
 
 
 @pytest.fixture

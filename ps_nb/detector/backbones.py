@@ -166,7 +166,7 @@ class Backbone(nn.Module):
     """A ResNet or VGG16 in two halves: `stem` to `stride` 16, or with a ResNet 8 or 4, and `stage`, the rest.
 
     `scene` is what the map goes through before proposals are looked for: its own second group at stride 4, else nothing.
-    `scene_stage` is, with `own_stage`, what regions of the scene's map go through: a copy of the stage's third group.
+    `scene_stage` is, with `own_stage`, what regions of it go through: a copy of the third group, at stride 16 of the fourth.
     """
 
     def __init__(self, name: str, stride: int = 16, batch_statistics: bool = False, own_stage: bool = False):
@@ -180,7 +180,7 @@ class Backbone(nn.Module):
         self.stem, self.stage = (nn.Sequential(half) for half in halves)
         with_small_maps(self.stage)
         self.scene = nn.Sequential(OrderedDict({"layer2": copy.deepcopy(self.stage.layer2)} if stride == 4 else {}))
-        self.scene_stage = copy.deepcopy(self.stage[len(self.scene):-1]) if own_stage else nn.Sequential()
+        self.scene_stage = copy.deepcopy(self.stage[len(self.scene):-1] or self.stage) if own_stage else nn.Sequential()
         groups = int(math.log2(stride)) - 1  # of the stem
         widths = (512,) * 3 + (4096,) if name == "vgg16" else DEPTHS[name]  # conv5 and fc7, or each group's
         self.stem_channels, self.scene_channels, self.stage_channels = widths[groups - 1], widths[max(groups, 2) - 1], widths[3]

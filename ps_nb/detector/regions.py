@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NOT_DRAWN', 'draw_regions', 'cell_weights', 'align_by_products', 'cut_regions', 'pool_groups', 'TwoEncoders',
-           'new_encoder', 'RegionHeads']
+           'new_encoder', 'found_channels', 'RegionHeads']
 
 # %% ../../nbs/04_detector/06_regions.ipynb #49a1b060
 import torch
@@ -120,13 +120,18 @@ def new_encoder(channels: int, settings: DetectorSettings) -> nn.Module:
     return PartEncoders([third] * len(settings.parts) + [third + channels if double else channels], layers)
 
 # %% ../../nbs/04_detector/06_regions.ipynb #0a24c87c
+def found_channels(channels: int, settings: DetectorSettings) -> int:
+    "How wide the vectors are by which detection finds people, where those that describe them are `channels` wide."
+    return DEPTHS[settings.backbone][2] if settings.own_stage and settings.stride < 16 else channels
+
+
 class RegionHeads(nn.Module):
     "Score, box and re-id feature of pooled regions (R, C); of (R, more + C) with parts or two encoders."
 
     def __init__(self, channels: int, settings: DetectorSettings):
         super().__init__()
         self.settings, self.channels = settings, channels
-        found = DEPTHS[settings.backbone][2] if settings.own_stage else channels
+        found = found_channels(channels, settings)
         self.score = nn.Linear(found, 1)
         self.offset = nn.Linear(found, 4)
         self.attention = None

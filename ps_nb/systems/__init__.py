@@ -1,8 +1,8 @@
-"""The five systems as recipes, and runs of them."""
+"""The systems as recipes, and runs of them."""
 
 from .recipes import (
     OBJECTIVES, cgps, ctxg, cucps, deep, idnet, joint, oim, rsiam, rsiam_components, rsiam_larger,
-    training_strategies, with_contexts, without_crops,
+    seqnet, training_strategies, with_contexts, without_crops,
 )
 from .runs import (
     Run, data_folder, find_people, foreign_set, load_run, new_network, new_objective, new_searcher,
@@ -18,6 +18,6 @@ __all__ = [
     "cucps", "data_folder", "deep", "find_people", "foreign_set", "graph_name", "idnet", "joint",
     "load_run", "new_network", "new_objective", "new_searcher", "oim", "on_true_boxes", "quickstart",
     "relative_attention", "rsiam", "rsiam_components", "rsiam_larger", "runs_folder", "score_row", "search_set", "searched",
-    "starting_backbone", "trained", "trained_acf", "trained_on_crops", "trained_scorer", "training_scenes",
+    "seqnet", "starting_backbone", "trained", "trained_acf", "trained_on_crops", "trained_scorer", "training_scenes",
     "training_strategies", "two_step", "two_step_cost", "with_contexts", "without_crops",
 ]

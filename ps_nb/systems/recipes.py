@@ -8,7 +8,7 @@ __all__ = ['PROFILES', 'OBJECTIVES', 'OPTIONAL', 'LARGEST', 'WORDS', 'SMALL_DETE
            'field_types', 'misfits', 'quoted', 'plain_from_json', 'record_from_json', 'recipe_identity',
            'recipe_from_json', 'read_recipe', 'with_changes', 'settings_of', 'differing_settings', 'oim', 'ctxg',
            'livelier', 'cgps', 'with_contexts', 'rsiam', 'rsiam_components', 'rsiam_larger', 'joint',
-           'training_strategies', 'deep', 'idnet', 'without_crops', 'cucps']
+           'training_strategies', 'deep', 'idnet', 'without_crops', 'cucps', 'seqnet']
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #787817a9
 import dataclasses
@@ -395,3 +395,19 @@ def cucps(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
     base = oim(profile)
     return replace(base, name="cucps", schedule=base.schedule if profile == "smoke" else livelier(base.schedule),
                    objective=Mining(warm_up_epochs=1))
+
+# %% ../../nbs/12_systems/01_recipes.ipynb #9f9cee2e
+def seqnet(profile: str, dataset: str = "cuhk-sysu") -> Recipe:
+    "Sequential heads and online instance matching (Li and Miao 2021) at `profile`; some numbers of `paper` and `full` are PRW's."
+    if check_profile(profile) in ("full", "paper"):
+        detector = DetectorSettings(batch_statistics=True, frozen_groups=1, anchor_ratios=(0.5, 1.0, 2.0), heads="sequential",
+                                    box_weight=10.0, encoders=2, refined_features=True, own_stage=True, score_threshold=0.5,
+                                    detections=300)
+        size, cuhk = InputSize(900, 1500), dataset == "cuhk-sysu"
+        schedule = Schedule(epochs=20 if cuhk else 18, batch_size=5, learning_rate=0.003, warm_up_factor=0.001,
+                            warm_up_steps=2240 if cuhk else 1139, milestones=(16,))
+        return Recipe("seqnet", detector, Augmentation((size,)), size, schedule,
+                      Matching(queue_size=5000 if cuhk else 500, empty_places="counted"),
+                      weights="imagenet" if profile == "paper" else "objects", whitened=profile != "paper")
+    base = oim(profile)
+    return replace(base, name="seqnet", detector=replace(base.detector, heads="sequential", found_copies=1))

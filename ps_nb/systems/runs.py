@@ -31,6 +31,7 @@ from ..detector.backbones import Backbone, imagenet_weights, load_weights, weigh
 from ..detector.inference import detect_scenes, device_of, embed_queries, embed_scenes
 from ..detector.reppoints import RepPointsSearcher, RepPointsSettings
 from ..detector.searcher import PersonSearcher, ProposalSearcher
+from ..detector.sequential_heads import SequentialSearcher
 from ..detector.settings import DetectorSettings, Searcher
 from ..detector.softmax_heads import softmax_searcher
 from ..devices import choose_device, place
@@ -127,6 +128,7 @@ class Run:
 NETWORKS = {  # an untrained searcher, by the type and the heads of its settings; only softmax heads count identities
     (DetectorSettings, "separate"): lambda settings, identities, backbone: PersonSearcher(settings, backbone),
     (DetectorSettings, "softmax"): softmax_searcher,
+    (DetectorSettings, "sequential"): lambda settings, identities, backbone: SequentialSearcher(settings, backbone),
     (DetectorSettings, "proposals"): lambda settings, identities, backbone: ProposalSearcher(settings, backbone),
     (RepPointsSettings, "points"): lambda settings, identities, backbone: RepPointsSearcher(settings, backbone),
 }
@@ -173,7 +175,7 @@ def new_searcher(recipe: Recipe, data: SearchSet, profile: str, seed: int, devic
     if recipe.objective.crops:
         searcher = trained(idnet(recipe), data, profile, seed, device).searcher
         load_weights(searcher.backbone, weights_of(searcher.backbone))  # what proposals go through starts from it too
-        if recipe.whitened and recipe.detector.heads == "separate":
+        if recipe.whitened and recipe.detector.heads != "softmax":
             whiten_features(searcher, data.train, recipe.test_size)
         return searcher
     backbone = starting_backbone(recipe, profile, device)

@@ -17,10 +17,9 @@ from ..clustering.density import choose_eps, self_paced_clusters
 from ..data.loading import SceneBatches
 from ..data.scenes import Scene
 from ..detector.inference import embed_scenes
-from ..detector.settings import DetectorSettings, Sampled, Searcher
+from ..detector.settings import DetectorSettings, Sampled, Searcher, later
 from ..devices import pick, several_processes
 from ..losses.contrast import FORMS, STRATEGIES, centroid_contrast, quadruplet
-from .identities import later
 from .loop import Objective
 from .memory import InstanceMemory
 

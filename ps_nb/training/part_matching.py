@@ -18,11 +18,11 @@ from ..data.loading import SceneBatches
 from ..data.scenes import UNLABELLED, Scene
 from ..detector.inference import embed_scenes
 from ..detector.parts import PART_NAMES, flatten_parts, split_parts
-from ..detector.settings import BACKGROUND, DetectorSettings, Sampled, Searcher
+from ..detector.settings import BACKGROUND, DetectorSettings, Sampled, Searcher, later
 from ..devices import send
 from ..losses.matching import EMPTY_PLACES, cosine_verification, shared_mean
 from .crops import CropTraining
-from .identities import IdentityObjective, Matching, later
+from .identities import IdentityObjective, Matching
 from .loop import Objective
 from .memory import gather_people
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ObjectTraining', 'ObjectClassifier', 'varied', 'cosine_rate', 'train_epoch_on_objects', 'trained_classifier',
-           'object_weights', 'read_weights', 'keep_weights', 'kept_weights', 'whiten', 'whiten_features']
+           'object_weights', 'read_weights', 'keep_weights', 'kept_weights', 'whiten', 'change_nothing',
+           'whiten_features']
 
 # %% ../../nbs/07_training/10_starting_weights.ipynb #d4dcedaa
 import math
@@ -191,6 +192,15 @@ def whiten(layer: nn.Linear, pooled: torch.Tensor) -> None:
 
 
 @torch.no_grad()
+def change_nothing(norm: nn.BatchNorm2d, features: torch.Tensor) -> None:
+    "Set `norm` so that features (N, D) pass unchanged, whether it goes by their statistics or by those it keeps."
+    variance, mean = torch.var_mean(features, dim=0, correction=0)
+    for values, wanted in ((norm.running_mean, mean), (norm.running_var, variance), (norm.bias, mean),
+                           (norm.weight, (variance + norm.eps).sqrt())):
+        values.copy_(wanted)
+
+
+@torch.no_grad()
 def whiten_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -> None:
     "Set the re-id layers of `searcher` to the damped whitening of the pooled vectors of all boxes of `scenes`."
     layers = [layer for layer in searcher.heads.feature.modules() if isinstance(layer, nn.Linear)]
@@ -203,5 +213,9 @@ def whiten_features(searcher: nn.Module, scenes: list[Scene], size: InputSize) -
     pooled = torch.cat(rows) if rows else torch.empty(0, 1)
     if len(pooled) < 2:
         raise UserError("the training scenes have fewer than two boxes: there is nothing to whiten")
-    for layer, part in zip(layers, pooled.split([layer.in_features for layer in layers], dim=1)):
+    parts = pooled.split([layer.in_features for layer in layers], dim=1)
+    for layer, part in zip(layers, parts):
         whiten(layer, part)
+    for norm in searcher.heads.feature.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            change_nothing(norm, torch.cat([layer(part.to(layer.weight)) for layer, part in zip(layers, parts)], dim=1))
