@@ -190,7 +190,7 @@ TRAIN = ["train", "twin", "--format", "cuhk-sysu", "--profile", "smoke"]
     ([*TRAIN, "--set", "objective.crops.epochs=3"], "objective.crops has no field 'epochs'"),
     ([*TRAIN, "--set", "objective.empty_places=none"], "choose left_out or counted"),
     ([*TRAIN, "--set", "objective={}", "--set", "objective.x=1"], "choose one of none"),
-    ([*TRAIN, "--set", "detector.heads=three"], "choose separate, softmax or proposals"),
+    ([*TRAIN, "--set", "detector.heads=three"], "choose separate, softmax, sequential or proposals"),
     ([*TRAIN, "--set", "detector.offset_std=[0.1]", "--set", "detector.backbone=resnet0"], "resnet0"),
     ([*TRAIN, "--set", "name=../oim"], "cannot name a folder"),
     ([*TRAIN, "--weights", "no.pth"], "no.pth; choose objects"),
