@@ -81,7 +81,7 @@ def test_questions_that_make_no_sense_are_refused():
     with pytest.raises(UserError, match="softmax heads"):
         one = ClassificationObjective([Scene("a", Path("a"), 9, 9, [[0, 0, 5, 5]], [0])], DetectorSettings())
         one(Sampled(torch.zeros(0, 2), nobody, nobody))
-    with pytest.raises(UserError, match="choose separate, softmax or proposals"):
+    with pytest.raises(UserError, match="choose separate, softmax, sequential or proposals"):
         new_network(replace(joint("smoke").detector, heads="triple"), 3)
     with pytest.raises(UserError, match="choose 16"):
         Backbone("vgg16", stride=8)
