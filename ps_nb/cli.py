@@ -40,7 +40,7 @@ from .reproduction.rehearsal import rehearse
 from .reproduction.report import write_report
 from .search.export import export_searcher
 from .search.index import GalleryIndex, SearchResult, index_images, open_gallery, print_skipped, query_box, read_corners
-from .search.index import search_box, write_answer, write_approximate
+from .search.index import faiss_library, search_box, write_answer, write_approximate
 from .search.page import SearchDesk, is_local, serve_page
 from .search.photographs import read_images, read_query
 from .search.shards import chosen_engine
@@ -311,6 +311,8 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
                   device: Device = "auto") -> None:
     """Find and describe everybody in images or videos, once; what cannot be read is skipped and listed. Interrupted, it goes
     on where it stopped."""
+    if approximate:
+        faiss_library()  # missing, it is missed before hours of work and not after them
     run = load_run(model, device)
     index = index_images(images, lambda image: detect_image(run.searcher, image, run.recipe.test_size),
                          feature_fingerprint(run), out, stride, strict)

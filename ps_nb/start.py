@@ -16,7 +16,7 @@ import typer
 from .core import run_command
 from .search.exported import detect_exported, embed_exported, load_exported
 from .search.index import index_images, open_gallery, print_skipped, read_corners, search_box, write_answer
-from .search.index import write_approximate
+from .search.index import faiss_library, write_approximate
 from .search.photographs import read_query
 from .search.shards import chosen_engine
 
@@ -46,6 +46,8 @@ def index_exported_command(
     """Find and describe everybody in images or videos, once; what cannot be read is skipped and listed. Interrupted, it goes
     on where it stopped."""
     exported = load_exported(model)
+    if approximate:
+        faiss_library()  # missing, it is missed before hours of work and not after them
     index = index_images(images, lambda image: detect_exported(exported, image), exported.fingerprint, out, stride, strict)
     print_skipped(index.skipped)
     if approximate:

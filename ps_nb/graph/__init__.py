@@ -8,5 +8,6 @@ from .bipartite import CONTEXT_SIZES, bipartite_rescorer
 
 __all__ = [
     "Asked", "CONTEXT_SIZES", "ContextScorer", "GraphSettings", "PairGraph", "SiameseGraph", "asked_by", "attention_rescorer",
-    "bipartite_rescorer", "companions", "context_rescorer", "joined_pairs", "make_crowd", "normalised", "propagate", "score_targets", "star", "train_scorer",
+    "bipartite_rescorer", "companions", "context_rescorer", "joined_pairs", "make_crowd", "normalised", "propagate",
+    "score_targets", "star", "train_scorer",
 ]

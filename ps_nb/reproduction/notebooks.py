@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-
 import ps_nb
 from ..core import UserError, read_json
 from .results import published, published_artefact, repository, results_folder
