@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile', 'Seed', 'Model', 'Graph', 'Approximate',
-           'Cluster', 'Classes', 'SYSTEMS', 'read_data', 'quickstart_command', 'system_recipe', 'with_weights',
-           'check_recipe', 'train_command', 'recipe_command', 'detect_command', 'reproduce_command', 'report_command',
-           'evaluate_command', 'check_command', 'statistics_command', 'render_command', 'convert_command',
+           'Cluster', 'Found', 'Data', 'GallerySize', 'Images', 'Classes', 'SYSTEMS', 'read_data', 'quickstart_command',
+           'system_recipe', 'with_weights', 'check_recipe', 'train_command', 'recipe_command', 'detect_command',
+           'reproduce_command', 'report_command', 'evaluation_settings', 'read_found', 'evaluate_command',
+           'compare_command', 'check_command', 'statistics_command', 'render_command', 'convert_command',
            'feature_fingerprint', 'index_command', 'asked_by_graph', 'draw_company', 'query_command', 'export_command',
            'context_opinion', 'serve_command', 'main']
 
@@ -20,18 +21,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from .core import UserError, fingerprint, json_text, run_command, write_json
+from .core import UserError, fingerprint, json_text, run_command, write_json, write_text
 from .devices import use_available_cores
 from .data.checks import check_search_set, check_training, counted
 from .data.cuhk_sysu import write_cuhk_sysu
+from .data.detections import read_detections
 from .data.formats import FORMATS, read_search_set, write_coco
 from .data.prw import write_prw
-from .data.scenes import SearchSet, load_detections, statistics_table
+from .data.scenes import Detections, SearchSet, statistics_table, usual_protocol
 from .detector.backbones import Backbone
 from .detector.inference import detect_image, embed_boxes, model_fingerprint
-from .evaluation.ranking import evaluate
-from .evaluation.settings import PRESETS
-from .figures.cases import context_picture
+from .evaluation.models import compare_models, query_table
+from .evaluation.ranking import evaluation_record, score_search
+from .evaluation.settings import EvaluationSettings, PRESETS
+from .figures.cases import context_picture, worst_picture
 from .figures.drawing import save_figure
 from .graph.crowd import Asked, ask
 from .graph.scorer import ContextScorer, context_rescorer, joined_pairs, search_rescorer
@@ -75,6 +78,11 @@ Approximate = Annotated[bool, typer.Option("--approximate", help="Compare the mo
                                                                  "search index --approximate made.")]
 Cluster = Annotated[str | None, typer.Option(help="Compare on a Ray cluster whose machines all have the index at this path: its "
                                                   "address, auto, or local.")]
+Found = Annotated[Path, typer.Argument(help="Detections: .npz, or COCO results .json with .features.npy beside it.")]
+Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+GallerySize = Annotated[int | None, typer.Option(help="Only the first so many scenes of each gallery.")]
+Images = Annotated[Path | None, typer.Option(help="COCO results: the COCO-style json that numbers the images; without it, of "
+                                                  "a coco data set its annotations/test.json, else image_id are names.")]
 Classes = Annotated[str, typer.Option(help="MOTChallenge: classes (column 8) that are people, as 1,2,7; without it 1, or "
                                            "those that gt/labels.txt calls so.")]
 SYSTEMS = dict(oim=oim, ctxg=ctxg, cgps=cgps, rsiam=rsiam, cucps=cucps, joint=joint, seqnet=seqnet)
@@ -224,39 +232,87 @@ def report_command() -> None:
     print(write_report())
 
 # %% ../nbs/14_command/01_cli.ipynb #e536f865
-@app.command("evaluate")
-def evaluate_command(
-    detections: Annotated[Path, typer.Argument(help="The .npz of detections.")],
-    data: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    format: Format,
-    out: Annotated[Path, typer.Option(help="The .json to write.")],
-    protocol: Annotated[str, typer.Option(help="TestG100, standard, multi-view, Occlusion, …")] = "",
-    gallery_size: Annotated[int | None, typer.Option(help="Only the first so many scenes of each gallery.")] = None,
-    score_weighted: Annotated[bool, typer.Option("--score-weighted", help="Multiply similarities by detection scores.")] = False,
-    preset: Annotated[str, typer.Option(help=f"Published evaluator: {', '.join(PRESETS)}.")] = "standard",
-    graph: Graph = None,
-    classes: Classes = "",
-) -> None:
-    """Score detections and features by a protocol: detection AP and recall, search mAP and top-k, as fractions."""
+def evaluation_settings(preset: str, gallery_size: int | None, score_weighted: bool = False) -> EvaluationSettings:
+    "The settings of `preset` with what was changed on the command line. Raises `UserError` on an unknown preset."
     if preset not in PRESETS:
         raise UserError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
     settings = replace(PRESETS[preset], gallery_size=gallery_size or PRESETS[preset].gallery_size)
-    if score_weighted:
-        settings = replace(settings, similarity="weighted")
+    return replace(settings, similarity="weighted") if score_weighted else settings
+
+
+def read_found(path: Path, data: SearchSet, root: Path, format: str, images: Path | None) -> Detections:
+    "Detections of another model or of this one; ids of COCO results are those of a COCO-style set's own annotations."
+    own = root / "annotations/test.json"
+    if images is None and path.suffix == ".json" and format == "coco" and own.exists():
+        images = own
+    return read_detections(path, [scene.name for scene in data.gallery], images)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    detections: Found,
+    data: Data,
+    format: Format,
+    out: Annotated[Path, typer.Option(help="The .json to write.")],
+    protocol: Annotated[str, typer.Option(help="TestG100, standard, multi-view, Occlusion, …")] = "",
+    gallery_size: GallerySize = None,
+    score_weighted: Annotated[bool, typer.Option("--score-weighted", help="Multiply similarities by detection scores.")] = False,
+    preset: Annotated[str, typer.Option(help=f"Published evaluator: {', '.join(PRESETS)}.")] = "standard",
+    queries: Annotated[Path | None, typer.Option(help="A .csv to write: average precision and ranks of each query.")] = None,
+    worst: Annotated[Path | None, typer.Option(help="A .png to write: the six worst queries and who was taken for them.")] = None,
+    graph: Graph = None,
+    images: Images = None,
+    classes: Classes = "",
+) -> None:
+    """Score detections and features by a protocol: detection AP and recall, search mAP and top-k, as fractions."""
+    settings = evaluation_settings(preset, gallery_size, score_weighted)
     search_set = read_data(data, format, classes)
-    protocol = protocol or ("standard" if "standard" in search_set.protocols else "TestG100")
-    found = load_detections(detections, [scene.name for scene in search_set.gallery])
-    rescore = None
+    protocol, rescore = protocol or usual_protocol(search_set), None
+    asked, found = search_set.protocol(protocol), read_found(detections, search_set, data, format, images)
     if graph is not None:
         if settings.similarity != "cosine":
             raise UserError(f"--graph ranks by its own odds, not by {settings.similarity} similarity: leave out "
                             f"--score-weighted, and presets that compare otherwise")
         scorer = load_scorer(load_run(graph.parent), graph)
-        rescore = context_rescorer(scorer, found, search_set.protocol(protocol), settings.score_threshold)
-    scores = evaluate(found, search_set, protocol, settings, rescore)
-    write_json(out, scores)
+        rescore = context_rescorer(scorer, found, asked, settings.score_threshold)
+    scores = score_search(found, found.query_features, search_set.gallery, asked, settings, rescore)
+    record = evaluation_record(scores, found, search_set, protocol, settings)
+    write_json(out, record)
     for part in ("detection", "search"):
-        print(part, "  ".join(f"{name} {value:.4g}" for name, value in scores[part].items()))
+        print(part, "  ".join(f"{name} {value:.4g}" for name, value in record[part].items()))
+    print(out)
+    if queries is not None:
+        write_text(queries, query_table(scores, search_set, protocol).to_csv(index=False))
+        print(queries)
+    if worst is not None:
+        save_figure(worst_picture(scores, found, search_set, protocol, settings, rescore), worst, limit=None)
+        print(worst)
+
+# %% ../nbs/14_command/01_cli.ipynb #56432ad3
+@app.command("compare")
+def compare_command(
+    detections: Annotated[list[Path], typer.Argument(help="Detections of each model, as evaluate takes them; the first is what "
+                                                          "the others are compared with.")],
+    data: Data,
+    format: Format,
+    out: Annotated[Path, typer.Option(help="The .csv to write.")],
+    protocol: Annotated[str, typer.Option(help="TestG100, standard, multi-view, Occlusion, …")] = "",
+    gallery_size: GallerySize = None,
+    preset: Annotated[list[str] | None, typer.Option(help="A published evaluator; may be repeated; else all of them.")] = None,
+    images: Images = None,
+    classes: Classes = "",
+) -> None:
+    """Score several models under every published evaluator, with the interval of each one's difference from the first."""
+    settings = {name: evaluation_settings(name, gallery_size) for name in preset or PRESETS}
+    search_set = read_data(data, format, classes)
+    names = [path.stem for path in detections]
+    names = names if len(set(names)) == len(names) else [str(path) for path in detections]
+    if len(set(names)) < len(names):
+        raise UserError(f"{max(names, key=names.count)} is named twice: give each model's detections once")
+    models = {name: read_found(path, search_set, data, format, images) for name, path in zip(names, detections)}
+    table = compare_models(models, search_set, protocol or usual_protocol(search_set), settings)
+    write_text(out, table.to_csv(index=False))
+    print(table.round(4).to_string(index=False, na_rep="", max_colwidth=40))
     print(out)
 
 # %% ../nbs/14_command/01_cli.ipynb #50c26aec

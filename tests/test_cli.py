@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer.main
@@ -23,6 +24,7 @@ from ps_nb.cli import SYSTEMS, app, main
 from ps_nb.core import UserError, file_checksum, fingerprint, json_text, read_json, write_json
 from ps_nb.data.cuhk_sysu import read_cuhk_sysu
 from ps_nb.detector.backbones import Backbone, weights_of
+from ps_nb.evaluation.settings import PRESETS
 from ps_nb.start import exported_app
 from ps_nb.systems.recipes import ctxg, joint, oim, recipe_from_json, recipe_to_json
 from ps_nb.systems.runs import run_identity, starting_backbone
@@ -153,9 +155,65 @@ def test_detections_of_another_model(ps_nb, work):
     np.savez(work / "lacking.npz", **{name: value for name, value in arrays.items() if name != "scores"})
     np.savez(work / "nan.npz", **arrays | {"features": features * np.nan})
     (work / "broken.npz").write_bytes((work / "perfect.npz").read_bytes()[:200])
-    for name, part in (("narrow", "feature"), ("lacking", "scores"), ("nan", "NaN"), ("broken", "broken.npz"), ("no", "no.npz")):
-        status, _, error = ps_nb("evaluate", f"{name}.npz", *arguments)
+    (work / "cache.pkl").write_bytes(b"whatever")
+    for name, part in (("narrow.npz", "feature"), ("lacking.npz", "scores"), ("nan.npz", "NaN"), ("broken.npz", "broken.npz"),
+                       ("no.npz", "no.npz"), ("cache.pkl", "detections_from_lists")):
+        status, _, error = ps_nb("evaluate", name, *arguments)
         assert status == 1 and error.count("\n") == 1 and part in error, error
+
+
+def test_other_models_as_coco_results_and_side_by_side(ps_nb, work):
+    data = read_cuhk_sysu(work / "twin")
+    rng = np.random.default_rng(1)
+    entries = [dict(image_id=scene.name, category_id=1, bbox=[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()], score=1.0)
+               for scene in data.gallery for box in scene.boxes]
+    ids = np.concatenate([scene.ids for scene in data.gallery])
+    queries = data.protocol("TestG5").queries
+    directions = rng.normal(size=(len(ids) + 1 + ids.max(), 16))
+    features = directions[np.where(ids >= 0, ids, 1 + ids.max() + np.arange(len(ids)))]  # each its own where unlabelled
+    mixed = features + 3 * rng.normal(size=features.shape)
+    for name, of_people in (("mine", features), ("noisy", mixed)):
+        write_json(work / f"{name}.json", entries)
+        np.save(work / f"{name}.features.npy", of_people)
+        np.save(work / f"{name}.query_features.npy", directions[[query.person for query in queries]])
+    common = ("--data", "twin", "--format", "cuhk-sysu", "--protocol", "TestG5")
+    status, out, _ = ps_nb("evaluate", "noisy.json", *common, "--out", "noisy_scores.json", "--queries", "ranks.csv", "--worst",
+                           "worst.png")
+    scores = json.loads((work / "noisy_scores.json").read_text())
+    table = pd.read_csv(work / "ranks.csv")
+    assert status == 0 and len(table) == len(queries) and (work / "worst.png").stat().st_size > 1000
+    assert table["average_precision"].mean() == pytest.approx(scores["search"]["map"])
+    assert (table["first_rank"] == 1).mean() == pytest.approx(scores["search"]["top1"])
+    assert [len(str(ranks).split()) for ranks in table["ranks"]] == table["found"].tolist()
+    status, out, _ = ps_nb("compare", "mine.json", "noisy.json", *common, "--out", "compared.csv")
+    compared = pd.read_csv(work / "compared.csv")
+    assert status == 0 and len(compared) == 2 * len(PRESETS)
+    standard = compared[compared["preset"] == "standard"].set_index("model")
+    assert standard["map"]["mine"] == 1 and standard["map"]["noisy"] == pytest.approx(scores["search"]["map"])
+    noisy = compared[(compared["preset"] == "standard") & (compared["model"] == "noisy")].iloc[0]
+    assert noisy["low"] <= noisy["difference"] == noisy["map"] - 1 <= noisy["high"]
+    assert compared[compared["preset"] == "prw_matlab"]["note"].str.contains("camera").all()  # this set has none
+    annotations = dict(images=[dict(id=number, file_name=scene.name) for number, scene in enumerate(data.gallery)],
+                       categories=[dict(id=1, name="person"), dict(id=2, name="dog")])
+    write_json(work / "ids.json", annotations)
+    number = {scene.name: i for i, scene in enumerate(data.gallery)}
+    numbered = [entry | {"image_id": number[entry["image_id"]]} for entry in entries]
+    np.save(work / "numbered.features.npy", mixed)
+    np.save(work / "numbered.query_features.npy", np.load(work / "noisy.query_features.npy"))
+    write_json(work / "numbered.json", numbered)
+    assert ps_nb("evaluate", "numbered.json", *common, "--images", "ids.json", "--out", "again.json")[0] == 0
+    assert json.loads((work / "again.json").read_text())["search"] == scores["search"]
+    for changed, extra, part in (
+        (numbered, (), "--images"), (numbered[1:], ("--images", "ids.json"), "rows"), ({"a": 1}, (), "COCO results"),
+        ([numbered[0] | {"bbox": [1, 2, -3, 4]}, *numbered[1:]], ("--images", "ids.json"), "negative size"),
+        ([numbered[0] | {"category_id": 2}, *numbered[1:]], (), "categories"),
+        ([{"image_id": 0}] * len(numbered), ("--images", "ids.json"), "COCO results"),
+    ):
+        write_json(work / "numbered.json", changed)
+        status, _, error = ps_nb("evaluate", "numbered.json", *common, *extra, "--out", "x.json")
+        assert status == 1 and error.count("\n") == 1 and part in error, error
+    status, _, error = ps_nb("compare", "mine.json", "mine.json", *common, "--out", "x.csv")
+    assert status == 1 and "mine.json is named twice" in error and error.count("\n") == 1
 
 
 TRAIN = ["train", "twin", "--format", "cuhk-sysu", "--profile", "smoke"]

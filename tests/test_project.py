@@ -160,7 +160,7 @@ def test_every_library_notebook_is_found():
     folders = [path for path in (ROOT / "nbs").iterdir() if re.match(r"\d\d_", path.name)]
     assert [int(path.name[:2]) for path in sorted(folders)] == list(range(15))  # ground, thirteen chapters, the command
     assert len(LIBRARY) == len([path for path in (ROOT / "nbs").rglob("*.ipynb") if path.parent.parent == ROOT / "nbs"
-                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 100
+                                and path.parent.name not in ("papers", ".ipynb_checkpoints")]) == 102
     assert len(CHAPTERS) == 13
     for folder in folders:
         numbers = sorted(int(path.stem[:2]) for path in folder.glob("*.ipynb"))

@@ -8,6 +8,7 @@ __getattr__, __all__ = imported_when_asked(
            "usual_protocol",
     cuhk_sysu="read_cuhk_protocol read_cuhk_sysu",
     prw="read_prw",
+    detections="detections_from_lists read_coco_results read_detections",
     formats="FORMATS read_mot read_prw_annotations read_search_set",
     images="InputSize read_image",
     loading="Augmentation SceneBatches",

@@ -6,7 +6,7 @@
 __all__ = ['JUNK', 'NOBODY', 'search_gallery', 'with_gallery_size', 'unit_length', 'as_inner_product', 'matched_query_features',
            'check_query_features', 'name_detections', 'SearchSpace', 'check_listed_once', 'search_space',
            'most_similar_matches', 'Candidates', 'find_candidates', 'matched_anywhere', 'match_ranks', 'in_order',
-           'SearchScores', 'score_search', 'evaluate_search', 'evaluate']
+           'SearchScores', 'score_search', 'evaluate_search', 'evaluation_record', 'evaluate']
 
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #144267cd
 from collections.abc import Callable
@@ -350,12 +350,12 @@ def evaluate_search(
     return score_search(detections, query_features, scenes, protocol, settings, rescore).summary()
 
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #a5baa224
-def evaluate(
-    detections: Detections,  # of the gallery scenes, with query features in the protocol's order
+def evaluation_record(
+    scores: SearchScores,  # of `detections` by `protocol` and `settings`
+    detections: Detections,
     search_set: SearchSet,
     protocol: str,  # its name
     settings: EvaluationSettings = PRESETS["standard"],
-    rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
 ) -> dict[str, dict]:
     """Detection and search of one protocol, as fractions, with the settings used.
 
@@ -363,7 +363,6 @@ def evaluate(
     the list of `queries`, the same in galleries of all sizes), `settings`, `data` and `protocol`.
     """
     queries = search_set.protocol(protocol)
-    scores = score_search(detections, detections.query_features, search_set.gallery, queries, settings, rescore)
     listed = fingerprint([(search_set.gallery[query.scene].name, query.person, query.box.tolist()) for query in queries.queries])
     return dict(
         detection=evaluate_detection(detections, search_set.gallery, settings),
@@ -373,3 +372,16 @@ def evaluate(
         data=search_set.name,
         protocol=protocol,
     )
+
+
+def evaluate(
+    detections: Detections,  # of the gallery scenes, with query features in the protocol's order
+    search_set: SearchSet,
+    protocol: str,  # its name
+    settings: EvaluationSettings = PRESETS["standard"],
+    rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
+) -> dict[str, dict]:
+    "The `evaluation_record` of what `score_search` finds; raises `UserError` as it does."
+    scores = score_search(detections, detections.query_features, search_set.gallery, search_set.protocol(protocol), settings,
+                          rescore)
+    return evaluation_record(scores, detections, search_set, protocol, settings)

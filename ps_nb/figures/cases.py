@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ranked_row', 'first_ranks', 'turned_right', 'scene_sighting', 'cluster_row', 'context_picture', 'ComparedPair',
-           'attention_picture', 'median_query', 'ranked_picture']
+           'attention_picture', 'median_query', 'ranked_picture', 'worst_picture']
 
 # %% ../../nbs/09_figures/03_cases.ipynb #1bd6a691
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +18,13 @@ from matplotlib.patches import ConnectionPatch
 from ..core import UserError
 from ..data.images import read_image
 from ..data.scenes import Detections, Protocol, Scene, SearchSet
-from ..evaluation.ranking import find_candidates, in_order, match_ranks, score_search, search_space
+from ..evaluation.models import worst_queries
+from ..evaluation.ranking import SearchScores, find_candidates, in_order, match_ranks, score_search, search_space
+from ..evaluation.ranking import with_gallery_size
 from ..evaluation.settings import EvaluationSettings, PRESETS
 from .drawing import PaperFigure, QUERY, Sighting, UNKNOWN, paper_style, ranked_people, show_crop, show_scene
 from .drawing import sighting
-from .plots import GalleryRow
+from .plots import GalleryRow, ranked_gallery
 
 # %% ../../nbs/09_figures/03_cases.ipynb #1dee766b
 def ranked_row(
@@ -33,14 +35,18 @@ def ranked_row(
     settings: EvaluationSettings = PRESETS["standard"],
     top: int = 8,
     label: str = "",
+    rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
 ) -> GalleryRow:
     "Query `number` and the `top` people most similar to it, best first, their similarity written above."
     asked = data.protocol(protocol)
+    if settings.gallery_size is not None:
+        asked = with_gallery_size(asked, settings.gallery_size, len(data.gallery))
     query = asked.queries[number]
     alone = Protocol(asked.name, [query])
-    features = detections.query_features[number : number + 1]
-    space = search_space(detections, features, data.gallery, alone, settings)
-    best = in_order(find_candidates(space, 0, query, settings))
+    given = detections.query_features
+    space = search_space(detections, None if given is None else given[number : number + 1], data.gallery, alone, settings)
+    own = None if rescore is None else lambda _, rows, similarity: rescore(number, rows, similarity)
+    best = in_order(find_candidates(space, 0, query, settings, rescore=own))
     people = []
     for row, similarity, match in zip(best.detection[:top], best.similarity[:top], best.match[:top]):
         scene = data.gallery[detections.scene_index[row]]
@@ -166,3 +172,22 @@ def ranked_picture(detections: Detections, data: SearchSet, protocol: str, numbe
     "Query `number` of the protocol beside the `top` people of its gallery found most similar."
     row = ranked_row(detections, data, protocol, number, top=top)
     return ranked_people(row.query, row.people)
+
+# %% ../../nbs/09_figures/03_cases.ipynb #7e250c82
+def worst_picture(
+    scores: SearchScores,  # of `detections` by `protocol` and `settings`
+    detections: Detections,  # of the gallery, with query features
+    data: SearchSet,
+    protocol: str,
+    settings: EvaluationSettings = PRESETS["standard"],
+    rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
+    count: int = 6,
+) -> Figure:
+    "The `count` queries with the lowest average precision, a row each: the query, and the gallery people most similar to it."
+    rows = []
+    for number in worst_queries(scores, count):
+        ranks = scores.ranks[number]
+        first = f"first match: rank {ranks[0]}" if len(ranks) else "no match detected"
+        label = f"query {number}, AP {scores.average_precision[number]:.2f}\n{first}"
+        rows.append(ranked_row(detections, data, protocol, int(number), settings, label=label, rescore=rescore))
+    return ranked_gallery(rows)
