@@ -214,12 +214,12 @@ def training_speed(searcher: nn.Module, objective: nn.Module, batch: Batch, sche
             "device_share": None if busy is None else min(1.0, busy / seconds), **use,
             "operations_per_second": counter.get_total_flops() / seconds, "peak_memory_mb": peak}
 
-# %% ../../nbs/13_reproduction/08_throughput.ipynb #69e74a1c
+# %% ../../nbs/13_reproduction/08_throughput.ipynb #4ac10b68
 def first_image(batch: Batch) -> Batch:
     "The first image of `batch`, with its boxes and people."
     return Batch(batch.images[:1], batch.sizes[:1], batch.boxes[:1], batch.scenes[:1])
 
-# %% ../../nbs/13_reproduction/08_throughput.ipynb #4ac10b68
+
 def detect_milliseconds(searcher: nn.Module, batch: Batch, repeats: int = 10) -> float:
     "Milliseconds of detection and description on the first image of `batch`, which is on the searcher's device."
     searcher.eval()

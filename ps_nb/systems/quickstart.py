@@ -37,7 +37,7 @@ def score_row(method: str, boxes: str, detections: Detections, data: SearchSet, 
             "top5": scores["search"]["top5"], "top10": scores["search"]["top10"], "detection_ap": found["ap"],
             "detection_recall": found["recall"], "queries": scores["search"]["queries"], "answers": scores["answers"]}
 
-# %% ../../nbs/12_systems/06_quickstart.ipynb #53e414e5
+# %% ../../nbs/12_systems/06_quickstart.ipynb #20b04ca0
 def compare(data: SearchSet, recipe: Recipe, profile: str, seed: int = 0, device: str = "auto") -> tuple[pd.DataFrame, Run]:
     "The table above for `data`, and the trained run."
     protocol = usual_protocol(data)
@@ -49,7 +49,7 @@ def compare(data: SearchSet, recipe: Recipe, profile: str, seed: int = 0, device
     rows.append(score_row("after training", "detected", searched(run, data, protocol), data, protocol))
     return pd.DataFrame(rows).drop(columns="answers"), run
 
-# %% ../../nbs/12_systems/06_quickstart.ipynb #20b04ca0
+
 def quickstart(out: str | Path, profile: str = "small", seed: int = 0, device: str = "auto") -> dict:
     "Render, train, search and score; print the table and the paths of the result file, the picture and the searcher."
     out, started, recipe = Path(out), time.monotonic(), oim(profile)
