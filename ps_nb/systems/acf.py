@@ -24,7 +24,7 @@ from .recipes import check_profile, recipe_identity
 from .runs import device_name, kept_detections, runs_folder
 from ..training.once import made_once
 
-# %% ../../nbs/12_systems/05_acf.ipynb #d7a98e06
+# %% ../../nbs/12_systems/05_acf.ipynb #e7206ba9
 def held_out_precision(scenes: list[Scene], training: AcfTraining, overlap: float = 0.4, seed: int = 0) -> float:
     "Average precision of ACF on the last fifth of `scenes`, trained on the others, with suppression at `overlap`."
     cut = len(scenes) * 4 // 5
@@ -32,7 +32,7 @@ def held_out_precision(scenes: list[Scene], training: AcfTraining, overlap: floa
     found = apply_detector(scenes[cut:], partial(detect_acf, detector=detector, overlap=overlap))
     return evaluate_detection(found, scenes[cut:], EvaluationSettings(detection_score_threshold=0.0))["ap"]
 
-# %% ../../nbs/12_systems/05_acf.ipynb #e7206ba9
+
 def acf_training(profile: str) -> AcfTraining:
     "How ACF is trained at `profile`."
     if check_profile(profile) == "smoke":

@@ -70,6 +70,12 @@ class Recipe:
     whitened: bool = True  # start the re-id layer as the whitening of the training boxes, else at random
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #e0596fd5
+OPTIONAL = {"queue_size", "negatives", "sampled_classes", "rounds", "warm_up_epochs", "warm_up_steps", "frozen_groups",
+            "found_copies", "background_copies", "milestones", "learning_rate_multipliers", "parts"}  # may be 0 or empty
+LARGEST = 10**9
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def recipe_to_json(recipe) -> Any:
     "A recipe, or any record in it, as plain dictionaries, tuples and values; without `later` fields that hold their default."
     if isinstance(recipe, tuple):
@@ -92,12 +98,6 @@ def misfits(value: dict, kind: type) -> list[str]:
     fields = {each.name: each.metadata.get("later", False) for each in dataclasses.fields(kind)}
     unknown = [name for name in value if name not in fields]
     return unknown + [name for name, may_lack in fields.items() if not may_lack and name not in value]
-
-# %% ../../nbs/12_systems/01_recipes.ipynb #ede68c5a
-OPTIONAL = {"queue_size", "negatives", "sampled_classes", "rounds", "warm_up_epochs", "warm_up_steps", "frozen_groups",
-            "found_copies", "background_copies", "milestones", "learning_rate_multipliers", "parts"}  # may be 0 or empty
-LARGEST = 10**9
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def quoted(value, most: int = 60) -> str:
