@@ -102,7 +102,7 @@ def read_data(root: Path, format: str, classes: str) -> SearchSet:
 @app.command("quickstart")
 def quickstart_command(profile: Profile = "small", seed: Seed = 0, device: Device = "auto",
                        out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("quickstart")) -> None:
-    """Make a world of rendered people, learn to search in it, and show what was found (minutes on two cores)."""
+    """Render scenes of people, train a searcher, search with it and show the result (minutes on two cores)."""
     folder = quickstart(out, profile, seed, device)["folder"]
     pictures = search_set("cuhk-sysu", profile, seed).gallery[0].path.parent
     print(f"to search in it yourself:\n  ps-nb search index {folder} {pictures} --out {out / 'index'}\n"
@@ -118,7 +118,7 @@ def system_recipe(system: str, profile: str, format: str) -> Recipe:
 
 
 def with_weights(recipe: Recipe, weights: str) -> Recipe:
-    "`recipe` from other starting weights: objects, imagenet, random, the path of a file, which is kept, or the name of one kept."
+    "`recipe` with other starting weights: objects, imagenet, random, the path of a file, which is kept, or a kept name."
     folder = runs_folder() / "weights"
     if re.fullmatch("file-[0-9a-f]{64}", weights):
         kept_weights(weights, folder)
@@ -156,8 +156,8 @@ def train_command(
     shared: Annotated[bool, typer.Option("--allow-shared-pictures", help="Train although pictures of the gallery are among the "
                                                                          "training pictures.")] = False,
 ) -> None:
-    """Train a system on a data set's training scenes; interrupted, it goes on where it stopped. cgps, rsiam and cucps learn
-    without identities; ctxg learns its context graph too."""
+    """Train a system on a data set's training scenes; an interrupted training continues where it stopped. cgps, rsiam and cucps
+    learn without identities; ctxg trains its context graph too."""
     if system and recipe is not None:
         raise UserError(f"--recipe {recipe} says what to train: leave out --system {system}")
     check_profile(profile)
@@ -187,7 +187,7 @@ def recipe_command(system: Annotated[str, typer.Argument(help=f"Which one: {', '
 def detect_command(model: Model, root: Root, format: Format, protocol: Annotated[str, typer.Option(help="Whose queries.")],
                    out: Annotated[Path, typer.Option(help="The .npz to write.")], device: Device = "auto",
                    classes: Classes = "") -> None:
-    """Find everybody in a data set's gallery and describe a protocol's queries, as one .npz for evaluate."""
+    """Detect and describe all people of a data set's gallery and a protocol's queries, as one .npz for evaluate."""
     run = load_run(model, device)
     found = find_people(run.searcher, run.recipe, read_data(root, format, classes), protocol)
     found.save(out)
@@ -209,7 +209,7 @@ def reproduce_command(
     rehearsal: Annotated[bool, typer.Option("--rehearse", help="Only check folders, weights, disk and memory, take some "
                                             "steps of each run at its true size, and say how long all takes.")] = False,
     cluster: Annotated[str | None, typer.Option(help="Work on a Ray cluster, on several machines: its address, auto for the one "
-                                                "this machine is part of, local for this machine's processors.")] = None,
+                                                "this machine is part of, local for this machine's CPU cores.")] = None,
 ) -> None:
     """Run a paper's experiment notebooks and write their result files."""
     for text in settings or []:
@@ -318,7 +318,7 @@ def compare_command(
 # %% ../nbs/14_command/01_cli.ipynb #50c26aec
 @data_app.command("check")
 def check_command(root: Root, format: Format, classes: Classes = "") -> None:
-    """Read a data set, decode every image, and list whatever is wrong with it."""
+    """Read a data set, decode every image, and list all errors found."""
     search_set = read_data(root, format, classes)
     print(counted(search_set))
     troubles = check_search_set(search_set)
@@ -353,7 +353,7 @@ def convert_command(root: Root, format: Format, to: Annotated[str, typer.Option(
 
 # %% ../nbs/14_command/01_cli.ipynb #92518857
 def feature_fingerprint(run: Run) -> str:
-    "Changes with the run's weights and with the size at which it looks at images."
+    "A fingerprint of the run's weights and of the input size of images."
     return fingerprint([model_fingerprint(run.searcher), run.recipe.test_size.shorter, run.recipe.test_size.longer])
 
 
@@ -365,10 +365,10 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
                   approximate: Annotated[bool, typer.Option("--approximate", help="Make faiss's approximate index too, for "
                                                             "many millions of people; again when many were added.")] = False,
                   device: Device = "auto") -> None:
-    """Find and describe everybody in images or videos, once; what cannot be read is skipped and listed. Interrupted, it goes
-    on where it stopped."""
+    """Detect and describe all people in images or videos, once; unreadable files are skipped and listed. After an interruption
+    it continues where it stopped."""
     if approximate:
-        faiss_library()  # missing, it is missed before hours of work and not after them
+        faiss_library()  # raises where it is missing, before hours of work
     run = load_run(model, device)
     index = index_images(images, lambda image: detect_image(run.searcher, image, run.recipe.test_size),
                          feature_fingerprint(run), out, stride, strict)
@@ -379,7 +379,7 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
 
 # %% ../nbs/14_command/01_cli.ipynb #58bc7104
 def asked_by_graph(run: Run, scorer: ContextScorer, pixels: np.ndarray, box: np.ndarray) -> Asked:
-    "The person in the `box` (4,) of an image and who else is detected there, as the graph asks for them."
+    "The person in the `box` (4,) of an image and the other people detected there, as input of the graph."
     size = run.recipe.test_size
     probe, others = embed_boxes(run.searcher, pixels, box[None], size)[0], detect_image(run.searcher, pixels, size)
     return ask(scorer.attention, probe, box, others)
@@ -387,14 +387,14 @@ def asked_by_graph(run: Run, scorer: ContextScorer, pixels: np.ndarray, box: np.
 
 def draw_company(scorer: ContextScorer, asked: Asked, pixels: np.ndarray, people: GalleryIndex, result: SearchResult,
                  out: Path) -> None:
-    "Write `context.png` to the folder `out`: the person asked for and the first answer, with the pairs that decided."
+    "Write `context.png` to the folder `out`: the query and the first person of the ranking, with their context pairs."
     best = result.people.iloc[0]
     there = [image.name for image in people.images].index(best["image"])
     inside = people.detections.of(there)
     away = np.abs(people.detections.boxes[inside] - best[["x1", "y1", "x2", "y2"]].to_numpy(float)).sum(axis=1)
     joined = joined_pairs(scorer, asked, people.detections, inside.start + int(away.argmin()))
     picture = next(read_images([people.images[there]], {}), None)
-    if picture is None:  # it is gone, which the answer survives
+    if picture is None:  # the image is gone; the ranking does not need it
         return
     _, shown = picture
     figure = context_picture(pixels, shown, (joined.probe, joined.gallery), joined.similarity, joined.weights)
@@ -414,7 +414,7 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
                   photos: Annotated[Path | None, typer.Option(help="Where the indexed photographs lie now.")] = None,
                   approximate: Approximate = False, cluster: Cluster = None, graph: Graph = None,
                   device: Device = "auto") -> None:
-    """Look for the person in a box of an image among everybody in an index."""
+    """Search an index for the person in a box of an image."""
     corners, run = read_corners(box), load_run(model, device)
     people, pixels = open_gallery(index, feature_fingerprint(run), photos), read_query(image)
     size, rescore = run.recipe.test_size, None
@@ -441,7 +441,7 @@ def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .
 
 # %% ../nbs/14_command/01_cli.ipynb #7d06e0ec
 def context_opinion(run: Run, graph: Path):
-    "What re-scores the people of an index by the graph, for `SearchDesk.second`. Raises `UserError` where it does not fit."
+    "A function that scores the people of an index by the graph, for `SearchDesk.second`. `UserError` where it does not fit."
     scorer = load_scorer(run, graph)
     return lambda pixels, box, people: search_rescorer(scorer, asked_by_graph(run, scorer, pixels, box), people)
 
@@ -456,7 +456,7 @@ def serve_command(
                                           "and none is given, one is drawn and printed.")] = "",
     device: Device = "auto",
 ) -> None:
-    """Open a page to search with in a browser: upload a photograph, click a person, see who looks like them."""
+    """Open a page for searches in a browser: upload a photograph, click a person, see the most similar people."""
     run = load_run(model, device)
     graphs = sorted(run.folder.glob("graph-*.json"), key=lambda path: path.stat().st_mtime)
     size = run.recipe.test_size

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Detect', 'smoothed', 'feature_channels', 'Window', 'Pyramid', 'channel_pyramid', 'person_windows', 'unit_scores',
            'keep_best', 'AcfDetector', 'acf_candidates', 'detect_acf', 'save_detector', 'read_detector',
-           'load_detector', 'background_windows', 'mine_background', 'AcfTraining', 'kept_background', 'train_acf',
-           'apply_detector', 'detect_hog']
+           'load_detector', 'apply_detector', 'background_windows', 'mine_background', 'AcfTraining', 'kept_background',
+           'train_acf', 'detect_hog']
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #b1c13f3c
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from ..evaluation.metrics import box_overlap
 
 # %% ../../nbs/11_baselines/07_acf.ipynb #33b5d78f
 def smoothed(channels: np.ndarray) -> np.ndarray:
-    "A (H, W) or (H, W, 3) picture filtered by (1 2 1)/4 in both directions."
+    "A (H, W) or (H, W, 3) image filtered by (1 2 1)/4 in both directions."
     kernel = np.array([0.25, 0.5, 0.25])
     return cv2.sepFilter2D(channels, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
 
@@ -96,7 +96,7 @@ class Pyramid:
 def channel_pyramid(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
     window: Window,
-    smallest: float,  # height in pixels of the smallest people looked for
+    smallest: float,  # height in pixels of the smallest people to detect
     per_octave: int = 8,
 ) -> Pyramid:
     "All windows for people from `smallest` pixels to the height of the image. There may be none."
@@ -169,14 +169,14 @@ class AcfDetector:
     "A trained detector."
 
     trees: Trees
-    rejection: float  # running sum below which a window is given up
+    rejection: float  # running sum below which a window is rejected
     window: Window
     aspect: float  # width by height of people's boxes
-    smallest: float  # height in pixels of the smallest people looked for
+    smallest: float  # height in pixels of the smallest people to detect
 
 
 def acf_candidates(pyramid: Pyramid, detector: AcfDetector) -> tuple[np.ndarray, np.ndarray]:
-    "Windows (K,) that no tree gave up, and their sums (K,)."
+    "Windows (K,) that were not rejected, and their sums (K,)."
     offsets = pyramid.offsets(detector.window)
     sums, _ = cascade_scores(pyramid.values.ravel(), pyramid.starts, detector.trees, offsets, detector.rejection)
     alive = np.flatnonzero(sums > -np.inf)
@@ -233,6 +233,18 @@ def load_detector(path: str | Path) -> AcfDetector:
     except Exception as error:  # numpy and zipfile raise many kinds, by where the file ends
         raise UserError(f"{path} is not a saved detector ({error}): train it again") from None
 
+# %% ../../nbs/11_baselines/07_acf.ipynb #f7a88c7b
+Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # image (H, W, 3) uint8 RGB -> boxes (n, 4), scores (n,)
+
+
+def apply_detector(scenes: list[Scene], detect: Detect, workers: int | None = None) -> Detections:
+    "The detections of `detect` in all scenes, without features (N, 0): `features_of_detections` adds them."
+    found = map_images(scenes, lambda number, image: detect(image), "detecting people", workers)
+    offsets = np.cumsum([0, *(len(boxes) for boxes, _ in found)])
+    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(boxes for boxes, _ in found)])
+    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
+    return Detections(tuple(scene.name for scene in scenes), offsets, boxes, scores, np.zeros((len(boxes), 0), np.float32))
+
 # %% ../../nbs/11_baselines/07_acf.ipynb #299619c8
 def background_windows(
     image: np.ndarray,
@@ -241,7 +253,7 @@ def background_windows(
     count: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    "Features (K, F), K <= count, of windows away from everybody: the detector's best mistakes, or any if it has no trees."
+    "Features (K, F), K <= count, of windows without people: the highest scored by the detector, or any if it has no trees."
     pyramid = channel_pyramid(image, detector.window, detector.smallest)
     if len(detector.trees):
         chosen, sums = acf_candidates(pyramid, detector)
@@ -272,7 +284,7 @@ def mine_background(scenes: list[Scene], detector: AcfDetector, wanted: int, see
             break
     return np.concatenate(found)[:wanted]
 
-# %% ../../nbs/11_baselines/07_acf.ipynb #4e353583
+# %% ../../nbs/11_baselines/07_acf.ipynb #7fdacc9d
 @dataclass(frozen=True)
 class AcfTraining:
     "How a detector is trained."
@@ -282,9 +294,9 @@ class AcfTraining:
     people: int = 4000  # at most this many boxes, drawn at random
     negatives: int = 2500  # background windows added in each round, at most
 
-# %% ../../nbs/11_baselines/07_acf.ipynb #7fdacc9d
+
 def kept_background(path: Path, mine: Callable[[], np.ndarray]) -> np.ndarray:
-    "The array at `path`, or, where there is no such file, the one that `mine` gives, which is then written there."
+    "The array at `path`; where there is no such file, the result of `mine`, which is then written there."
     if not path.exists():
         save_array(path, mine())
     return load_array(path)
@@ -294,7 +306,7 @@ def train_acf(
     scenes: list[Scene],
     training: AcfTraining = AcfTraining(),  # noqa: B008
     seed: int = 0,
-    folder: str | Path | None = None,  # keeps finished rounds of this very training
+    folder: str | Path | None = None,  # keeps the finished rounds of this training
     workers: int | None = None,  # threads, default one per core
 ) -> AcfDetector:
     "A detector trained on the boxes of `scenes`, labelled or not. Raises `UserError` when there are none, or no background."
@@ -321,22 +333,10 @@ def train_acf(
             save_detector(detector, finished)
     return detector
 
-# %% ../../nbs/11_baselines/07_acf.ipynb #f840b69b
-Detect = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # image (H, W, 3) uint8 RGB -> boxes (n, 4), scores (n,)
-
-
-def apply_detector(scenes: list[Scene], detect: Detect, workers: int | None = None) -> Detections:
-    "What `detect` finds in all scenes, without features (N, 0): `features_of_detections` adds those."
-    found = map_images(scenes, lambda number, image: detect(image), "detecting people", workers)
-    offsets = np.cumsum([0, *(len(boxes) for boxes, _ in found)])
-    boxes = np.concatenate([np.zeros((0, 4), np.float32), *(boxes for boxes, _ in found)])
-    scores = np.concatenate([np.zeros(0, np.float32), *(scores for _, scores in found)])
-    return Detections(tuple(scene.name for scene in scenes), offsets, boxes, scores, np.zeros((len(boxes), 0), np.float32))
-
 # %% ../../nbs/11_baselines/07_acf.ipynb #0809c580
 def detect_hog(
     image: np.ndarray,  # (H, W, 3) uint8 RGB
-    smallest: float = 96.0,  # height in pixels of the smallest people looked for
+    smallest: float = 96.0,  # height in pixels of the smallest people to detect
     overlap: float = 0.4,
     limit: int = 100,
 ) -> tuple[np.ndarray, np.ndarray]:

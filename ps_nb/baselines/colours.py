@@ -56,7 +56,7 @@ COLOUR_NAMES = {  # typical sRGB
 
 @lru_cache
 def colour_name_table(spread: float = 30.0) -> np.ndarray:
-    "(32, 32, 32, 11) float32: the share of each colour name in a colour, by its red, green and blue divided by 8."
+    "(32, 32, 32, 11) float32: the probability of each name of a colour, given by its red, green and blue divided by 8."
     levels = (np.arange(32, dtype=np.float32) * 8 + 3.5) / 255
     colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)
     typical = np.array([list(COLOUR_NAMES.values())], np.float32) / 255
@@ -75,7 +75,7 @@ def patch_colours(image: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 # %% ../../nbs/11_baselines/02_colours.ipynb #b33b2618
 @dataclass(frozen=True, eq=False)
 class Codebook:
-    "Visual words and how much each tells."
+    "Visual words and their weights."
 
     words: np.ndarray  # (K, 11) float32
     weights: np.ndarray  # (K,) float32, inverse document frequency

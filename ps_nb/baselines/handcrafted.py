@@ -41,7 +41,7 @@ def features_of_known(scenes: list[Scene], describe: Describe, **options) -> tup
 def learn_description(method: str, train: list[Scene], seed: int = 0, dimension: int = 256, **options) -> Describe:
     """One of `HANDCRAFTED` learned on the scenes `train`, as a function of an image and boxes (P, 4) that gives (P, d) float32.
 
-    `dimension` is that of PCA, `seed` draws the people that a codebook is made of, `options` (cache, workers) go to
+    `dimension` is that of PCA, `seed` draws the people a codebook is learned from, `options` (cache, workers) go to
     `describe_boxes`. Raises `UserError` for an unknown method, or when the scenes have too few people to learn it from.
     Xiao et al. 2016, §5.1; Yan et al. 2019, Tables 3 and 4.
     """
@@ -62,10 +62,10 @@ def learn_description(method: str, train: list[Scene], seed: int = 0, dimension:
 
 # %% ../../nbs/11_baselines/05_handcrafted.ipynb #01938fac
 def describe_detections(detections: Detections, data: SearchSet, protocol: str, describe: Describe, **options) -> Detections:
-    """The same boxes of `data`'s gallery and their scores, with the features of `describe` (N, d) and those of the queries.
+    """The same boxes of `data`'s gallery and their scores, with the features (N, d) of `describe` and those of the queries.
 
-    `options` (cache, workers) go to `describe_boxes`: give `cache=runs_folder() / "features"` and nothing is described twice.
-    Every box costs the same, also those that a threshold will drop. No detection at all is fine and gives (0, d).
+    `options` (cache, workers) go to `describe_boxes`: with `cache=runs_folder() / "features"` nothing is described twice.
+    All boxes are described, also those that a threshold will drop. Without any detection the features are (0, d).
     Raises `UserError` when the detections are of other scenes, or the protocol does not exist or has no queries.
     """
     queries = features_of_queries(data.gallery, data.protocol(protocol), describe, **options)

@@ -94,7 +94,7 @@ def pair_covariances(features: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray,
 def kissme(
     features: np.ndarray,  # (N, D), after PCA
     ids: np.ndarray,  # (N,) identities, -1 left out
-    ridge: float = 0.1,  # share of the mean variance of different pairs
+    ridge: float = 0.1,  # times the mean variance of different pairs
 ) -> Projection:
     "The metric of Köstinger et al. 2012 as a projection (D, D). Raises `UserError` as `pair_covariances`, or on equal features."
     same, different = pair_covariances(features, ids)
@@ -110,7 +110,7 @@ def kissme(
 def xqda(
     features: np.ndarray,  # (N, D) unit length
     ids: np.ndarray,  # (N,) identities, -1 left out
-    ridge: float = 1e-3,  # variance added to similar pairs
+    ridge: float = 1e-3,  # variance added to that of similar pairs
 ) -> Projection:
     "Cross-view quadratic discriminant analysis as a projection (D, r). Raises `UserError` as `pair_covariances`."
     points, ids = labelled(features, ids)

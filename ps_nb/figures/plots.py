@@ -169,7 +169,7 @@ def shares(
     name: str = "height",  # of the column with the bins' lower edges
     by: str = "people",  # of the column with the groups' names
 ) -> pd.DataFrame:
-    "Share of each group in each bin: columns `by`, `name` (lower edge) and `share`. `UserError` for an empty group."
+    "Fraction of each group in each bin: columns `by`, `name` (lower edge) and `share`. `UserError` for an empty group."
     tables = []
     for group, values in groups.items():
         values = np.asarray(values, float)
@@ -182,7 +182,7 @@ def shares(
 
 @paper_style()
 def histograms(table: pd.DataFrame, x: str = "height", by: str = "people", unit: str = "pixels") -> Figure:
-    "Shares as `shares` gives them, one filled outline for each group."
+    "The table of `shares`, one filled outline for each group."
     figure, (axis,) = panel_row(1, width=3.6)
     points = with_spread(table, [by, x], "share")
     for number, (name, group) in enumerate(points.groupby(by, sort=False)):
@@ -222,7 +222,7 @@ def bars(table: pd.DataFrame, keys: Sequence[str], metrics: Mapping[str, str]) -
 
 # %% ../../nbs/09_figures/02_plots.ipynb #84580218
 def cell_text(value, unit: str | None) -> str:
-    "How a table shows `value`: fractions as percent, other numbers short, yes and no as marks, nothing as a dash."
+    "`value` as a table shows it: fractions as per cent, other numbers short, yes and no as marks, a missing value as a dash."
     if isinstance(value, bool | np.bool_):
         return "✓" if value else ""
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):

@@ -53,7 +53,7 @@ def anchored(path: str, heading: str) -> str:
 
 # %% ../../nbs/13_reproduction/10_contents.ipynb #7d0c1a03
 def index_row(key: str, entry: dict) -> str:
-    "A line of the index: what, what it says, where it is explained, what computes it, what runs it."
+    "A line of the index: number, description, places of explanation, functions, experiments."
     number = entry["number"]
     places = [f"[{key}, {entry['section']}]({anchored(f'papers/{key}.ipynb', entry['section'])})"]
     if "library" in entry:
@@ -80,7 +80,7 @@ def index_page() -> str:
 
 # %% ../../nbs/13_reproduction/10_contents.ipynb #ea1aecfe
 def chapter_page(folder: Path) -> str:
-    "Markdown of the notebooks of a chapter's folder: link, module, sentence, and where in which papers."
+    "Markdown of the notebooks of a chapter's folder: link, module, sentence, and places in the papers."
     name = folder.name[3:]
     lines = [f"# {name.capitalize()}", "", "| notebook | module | what it is for | in the papers |", "|---|---|---|---|"]
     for path in sorted(folder.glob("[0-9]*.ipynb")):
@@ -111,7 +111,7 @@ def contents_page(notebooks: Path) -> str:
 
 
 def contents() -> dict[Path, str]:
-    "Every page of contents of the repository: where it belongs, and its text."
+    "Every page of contents of the repository: its path and its text."
     notebooks = repository() / "nbs"
     pages = {folder / "README.md": chapter_page(folder) for folder in sorted(notebooks.glob("[0-9]*_*"))}
     return {notebooks / "README.md": contents_page(notebooks), notebooks / "EQUATIONS.md": index_page()} | pages

@@ -43,17 +43,17 @@ TRAINS = re.compile(r"\b(trained\w*|sweep)\(")  # an experiment without any of t
 
 @dataclass(frozen=True)
 class Job:
-    "A run that is not there, and what makes it."
+    "A missing run, and the call that makes it."
 
     file: str  # the call that makes it, pickled
-    facts: str  # the JSON file that is there when it is made
+    facts: str  # the JSON file that exists when the run is made
     announcement: str
-    work: dict  # what its cost depends on
-    experiments: tuple[str, ...]  # that asked for it
+    work: dict  # the values that its cost depends on
+    experiments: tuple[str, ...]  # that need it
 
     @property
     def name(self) -> str:
-        "The folder of the run, and within it what is made on top of another run."
+        "The folder of the run; for a part made on top of another run, also its name."
         path = Path(self.facts)
         return path.parent.name if path.name == "run.json" else f"{path.parent.name}/{path.stem}"
 
@@ -77,7 +77,7 @@ def step_through(notebook: Path, parameters: dict) -> str | None:
 
 # %% ../../nbs/13_reproduction/12_many_runs.ipynb #05fe8f8b
 def collect_here(folder: Path) -> None:
-    "Write to `folder` the call that makes each run that the experiments in its `planned.json` need, and a list of them."
+    "Write to `folder` the call of each run that the experiments in its `planned.json` need, and a list of the runs."
     jobs, again = {}, []
     for notebook, parameters in read_json(folder / "planned.json"):
         notebook = Path(notebook)
@@ -90,7 +90,7 @@ def collect_here(folder: Path) -> None:
     rows = []
     for number, (wanted, experiments) in enumerate(jobs.values()):
         file = folder / f"{number:04d}.pickle"
-        write_bytes(file, cloudpickle.dumps(wanted.make))  # made of functions within functions, which pickle alone refuses
+        write_bytes(file, cloudpickle.dumps(wanted.make))  # functions within functions, which pickle alone refuses
         rows.append(Job(str(file), str(wanted.facts), wanted.announcement, wanted.work, tuple(experiments)))
     write_json(folder / "jobs.json", {"jobs": [asdict(job) for job in rows], "again": again})
 
@@ -116,7 +116,7 @@ def collect(planned: list[tuple[Path, dict]], folder: Path) -> tuple[list[Job], 
 
 # %% ../../nbs/13_reproduction/12_many_runs.ipynb #b1fe2c20
 def collect_in(folder: str) -> None:
-    "`collect_here`, of a process that does nothing else."
+    "`collect_here`, for a process that does nothing else."
     use_available_cores()
     collect_here(Path(folder))
 
@@ -137,13 +137,13 @@ def run_job(job: Job) -> tuple[str | None, float]:
 
 
 def job_log(job: Job) -> Path:
-    "Where what `job` prints is kept."
+    "The file with the output of `job`."
     return shared_runs_folder() / "executed" / "runs" / f"{job.name.replace('/', '-')}.log"
 
 # %% ../../nbs/13_reproduction/12_many_runs.ipynb #283c76e0
 @dataclass(frozen=True)
 class Costs:
-    "What runs of one kind cost, in the middle: seconds an image and epoch; and at most: MB of memory."
+    "Cost of runs of one kind: median seconds an image and epoch, and the largest memory in MB."
 
     seconds: float
     memory_mb: float
@@ -166,14 +166,14 @@ def earlier_costs(folder: Path) -> dict[tuple, Costs]:
 
 
 def costs_of(job: Job, earlier: dict[tuple, Costs]) -> Costs | None:
-    "What `job` will cost, its seconds in all, as far as `earlier` runs say; None where there was none like it."
+    "The expected cost of `job` by `earlier` runs, with its seconds in all; None without a similar run."
     size = job.work["backbone"], job.work["pixels"]
     known = earlier.get((job.work["recipe"], *size)) or earlier.get((None, *size))
     return known and Costs(known.seconds * job.work["images"] * job.work["epochs"], known.memory_mb, known.gpu_memory_mb)
 
 
 def spoken(seconds: float) -> str:
-    "Seconds as a person says them."
+    "Seconds in words."
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
@@ -193,7 +193,7 @@ CONTEXT_MB = 600  # of a GPU's memory that each process takes before its first t
 
 
 def free_memory_mb(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float:
-    "Memory in MB that processes may still take: what the machine has free, or less where a container's limit is nearer."
+    "Memory in MB that processes may still take: the free memory of the machine, or less where a container has a limit."
     free = math.inf
     with contextlib.suppress(OSError, StopIteration):
         line = next(line for line in proc.read_text().splitlines() if line.startswith("MemAvailable"))
@@ -201,13 +201,13 @@ def free_memory_mb(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/
     with contextlib.suppress(OSError, ValueError):  # no such file, or the word max
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         files = next((int(line.split()[1]) for line in (group / "memory.stat").read_text().splitlines()
-                      if line.startswith("inactive_file ")), 0)  # kept of files while nobody needs the memory
+                      if line.startswith("inactive_file ")), 0)  # cached files, released when memory is needed
         free = min(free, (limit - used + files) / 2**20)
     return free
 
 
 def free_gpu_memory_mb() -> float:
-    "Memory in MB that is free on the first GPU; without end where there is none."
+    "Free memory in MB of the first GPU; infinite where there is none."
     return torch.cuda.mem_get_info()[0] / 2**20 if torch.cuda.is_available() else math.inf
 
 
@@ -242,7 +242,7 @@ def side_by_side(function: Callable, items: list[tuple], at_a_time: int) -> Iter
             yield pending[done], *done.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(RUNNING):  # interrupted: what was started stops, and is found again
+        for process in list(RUNNING):  # interrupted: started processes stop; their checkpoints remain
             process.send_signal(signal.SIGINT)
         pool.shutdown()
 
@@ -280,7 +280,7 @@ def train_jobs(jobs: list[Job], at_a_time: int, cluster: str | None) -> dict[str
             failures[job.name] = reason
 
     if cluster is None and at_a_time > 1:
-        while left and not any(costs_of(job, earlier) for job in jobs):  # the first that ends well tells
+        while left and not any(costs_of(job, earlier) for job in jobs):  # the first successful run is measured
             first, *left = left
             report(first, *run_job(first))
             earlier = earlier_costs(shared_runs_folder())

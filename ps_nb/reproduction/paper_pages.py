@@ -76,7 +76,7 @@ CALL = re.compile(r'(reported|committed)\("(\w+)", "(\w+)"\)')
 
 
 def refreshed(path: Path) -> str:
-    "The text of a notebook whose cells `reported(…)` or `committed(…)`, alone in their cell, show what `results/` says now."
+    "The text of a notebook in which cells with nothing but `reported(…)` or `committed(…)` show the results of today."
     book = read_json(path)
     for cell in book["cells"]:
         call = CALL.fullmatch("".join(cell["source"]))

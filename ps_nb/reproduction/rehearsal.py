@@ -47,7 +47,7 @@ SETS = {  # how each is read, and the words by which the code of an experiment, 
 
 
 def data_troubles(data: SearchSet, shown: int = 3) -> list[str]:
-    "What is wrong with the pictures of `data` at first sight: those that are absent, or the first of a split is unreadable."
+    "Errors in the images of `data`: missing files, or an unreadable first image of a split."
     scenes = [*data.train, *data.gallery]
     absent = [scene for scene in scenes if not scene.path.is_file()]
     if absent:
@@ -62,7 +62,7 @@ def data_troubles(data: SearchSet, shown: int = 3) -> list[str]:
 
 
 def look_at_sets(planned: list[tuple[Path, dict]]) -> tuple[dict[str, int], list[str]]:
-    "Gallery images of each set that experiments (notebook, parameters) name, and what is wrong with the sets."
+    "Gallery images of each set that experiments (notebook, parameters) name, and the errors in these sets."
     galleries, troubles = {}, []
     for name, (read, words) in SETS.items():
         profiles = {parameters["profile"] for notebook, parameters in planned if name in parameters.values()
@@ -107,8 +107,8 @@ def bytes_of(module: torch.nn.Module) -> int:
 
 
 def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
-    """`recipe` on `data`: seconds of a `step`, of `describing` and of `finding` an image, of `labels` for everybody; the log's
-    row; and how often everybody is described.
+    """`recipe` on `data`: seconds of a `step`, of `describing` and of `finding` an image, of `labels` for all people; the log's
+    row; and how often all people are described.
     """
     device = choose_device()
     seed_everything(0)
@@ -125,7 +125,7 @@ def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
 
     def step():
         group = list(islice(waiting, each))
-        if group:  # a small set has no more
+        if group:  # empty after the last batch of a small set
             seeds = [derived_seed(0, "rehearsal", number) for number in range(len(group))]
             losses.update(train_step(accelerator, prepared, objective, optimiser, group, seeds, recipe.schedule.max_grad_norm))
 
@@ -152,7 +152,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
     people = sum(int((scene.ids >= 0).sum()) for scene in known)
     classifies = recipe.detector.heads == "softmax"
     crops, labels = training_crops(known[:images], 0, background=classifies)
-    wanted = steps * settings.batch_size  # a few images have few people: they are shown again
+    wanted = steps * settings.batch_size  # a few images have few people, who are repeated
     shown = np.resize(np.arange(len(crops)), wanted)
     repeated = [crops[number] for number in shown]
     teacher = CropClasses() if classifies else CropMatching(
@@ -174,7 +174,7 @@ def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> 
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #ec55595e
 def few_cluster_steps(settings: CropClusters, data: SearchSet, steps: int, images: int) -> dict:
-    "As `few_steps`, of a network for crops that learns from clusters of them: pictures at random, of the true size."
+    "As `few_steps`, for a network that is trained on clusters of crops: random images of the true size."
     device, count = choose_device(), 2 if settings.method == "mmt" else 1
     seed_everything(0)
     networks, means = ([random_crop_network(settings).to(device).train() for _ in range(number)]
@@ -201,7 +201,7 @@ def few_cluster_steps(settings: CropClusters, data: SearchSet, steps: int, image
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #f468eb20
 def try_run(wanted: Wanted, steps: int, images: int) -> dict:
-    "Facts of what stands in for a run, among them `rehearsal`: what its few steps took, or why there were none."
+    "Facts of a rehearsed run, with `rehearsal`: the measurements of its few steps, or the reason why there are none."
     if not wanted.asked:
         return {"rehearsal": None}
     recipe, data = wanted.asked
@@ -221,13 +221,13 @@ def try_run(wanted: Wanted, steps: int, images: int) -> dict:
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #132bc04f
 def expected(row: dict, images: int, epochs: int, gallery: int) -> tuple[float, float]:
-    "Seconds of training and of searching that follow from the `row` of a rehearsal, of `images` to train on and a `gallery`."
+    "Expected seconds of training on `images` and of searching a `gallery`, by the `row` of a rehearsal."
     training = row["steps"] * row["step"] + row["descriptions"] * images * row["describing"] + epochs * row["labels"]
     return training, gallery * row["finding"]
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #81943596
 def rehearse_here(folder: Path, steps: int, images: int) -> None:
-    "Write to `folder` what came of the experiments in its `planned.json`: sets, runs and the error that ended each notebook."
+    "Write to `folder` the outcome of the experiments in its `planned.json`: sets, runs and the error that ended each notebook."
     planned = [(Path(notebook), parameters) for notebook, parameters in read_json(folder / "planned.json")]
     galleries, troubles = look_at_sets(planned)
     runs, ends, weights = {}, {}, {}
@@ -246,14 +246,14 @@ def rehearse_here(folder: Path, steps: int, images: int) -> None:
 
 
 def rehearse_in(text: str) -> None:
-    "`rehearse_here`, of a process that does nothing else, with folder, steps and images in one text."
+    "`rehearse_here`, for a process that does nothing else, with folder, steps and images in one text."
     folder, steps, images = text.rsplit(",", 2)
     use_available_cores()
     rehearse_here(Path(folder), int(steps), int(images))
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #21fa34bb
 def report_run(run: dict) -> tuple[str, float, float]:
-    "What is said of a run that was rehearsed, its seconds and the bytes that it leaves."
+    "The line about a rehearsed run, its seconds and the bytes that it keeps."
     tried, work = run["tried"], run["work"]
     if tried is None:
         return f"{run['announcement']}: not timed", 0.0, 0.0
@@ -267,7 +267,7 @@ def report_run(run: dict) -> tuple[str, float, float]:
 
 def rehearse(key: str, artefacts: list[str] | None = None, profile: str = "paper", parameters: dict | None = None,
              jobs: int | None = None, steps: int = 3, images: int = 3) -> list[str]:
-    """Rehearse the experiments of a paper, print what each run will take, and return what is wrong.
+    """Rehearse the experiments of a paper, print the expected time of each run, and return all errors found.
 
     Raises `UserError` before any work where a notebook or a parameter does not exist, or jobs are fewer than one.
     """
@@ -289,7 +289,7 @@ def rehearse(key: str, artefacts: list[str] | None = None, profile: str = "paper
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #0cded8dd
 def said(found: dict, jobs: int) -> list[str]:
-    "Print what a rehearsal `found`; what is wrong, a line each."
+    "Print the outcome of a rehearsal; the errors found, one line each."
     troubles, seconds, disk = list(found["troubles"]), 0.0, 0.0
     tried = [run["tried"] for run in found["runs"].values() if run["tried"] and "failed" not in run["tried"]]
     for run in found["runs"].values():

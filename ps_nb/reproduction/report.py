@@ -18,7 +18,7 @@ from ..twin.plans import PRESENT
 
 # %% ../../nbs/13_reproduction/03_report.ipynb #ec995bdd
 def column_of(result: dict) -> str:
-    "Where the report shows a result: its profile, and the version of the world where it stands on twins of an older one."
+    "The column of the report for a result: its profile, and the version of the world where the twins are of an older one."
     older = result.get("world", 1) != PRESENT and any("twin" in name for name in result.get("data", {}))
     return f"{result['profile']}, world {result.get('world', 1)}" if older else result["profile"]
 
@@ -120,7 +120,7 @@ def claim_states(artefact: dict, results: dict[str, dict]) -> list[tuple[str, di
 
 
 def claim_table(artefact: dict, results: dict[str, dict], columns: list[str]) -> list[str]:
-    "Lines of a markdown table: the artefact's claims and by column how each stands, with the interval of what was tested."
+    "Lines of a markdown table: the artefact's claims and the verdict in each column, with its interval where it was tested."
     if not artefact["claims"] or not columns:
         return []
 
@@ -166,7 +166,7 @@ def artefact_section(key: str, artefact: dict, results: dict[str, dict], columns
 
 # %% ../../nbs/13_reproduction/03_report.ipynb #e9da157e
 def summary_table(papers: dict[str, dict], results: dict[str, dict], columns: list[str]) -> list[str]:
-    "Lines of a markdown table: each paper's numbers of artefacts and claims, by column what was run and how it stands; the sum."
+    "Lines of a markdown table: numbers of artefacts and claims of each paper, and by column runs and verdicts; then the sum."
     lines = ["| paper | tables and figures | claims | " + " | ".join(columns) + " |", "|---|--:|--:|" + "---|" * len(columns)]
     parts = {f"[{key}](#{key})": [(item, results[key][item["id"]]) for item in paper["artefacts"]]
              for key, paper in papers.items()}

@@ -58,7 +58,7 @@ OBJECTIVES = {  # what trains a searcher, by the type of its settings
 # %% ../../nbs/12_systems/01_recipes.ipynb #96a7b01e
 @dataclass(frozen=True)
 class Recipe:
-    "Everything that decides a trained searcher, but the data and the seed."
+    "Everything that a trained searcher depends on, except the data and the seed."
 
     name: str
     detector: DetectorSettings | RepPointsSettings
@@ -66,10 +66,16 @@ class Recipe:
     test_size: InputSize
     schedule: Schedule
     objective: object  # settings: of a type in `OBJECTIVES`, or `CropTraining`
-    weights: str = "objects"  # starting weights: objects, imagenet, random, or the name of a file that was kept
+    weights: str = "objects"  # starting weights: objects, imagenet, random, or the name of a kept file
     whitened: bool = True  # start the re-id layer as the whitening of the training boxes, else at random
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #e0596fd5
+OPTIONAL = {"queue_size", "negatives", "sampled_classes", "rounds", "warm_up_epochs", "warm_up_steps", "frozen_groups",
+            "found_copies", "background_copies", "milestones", "learning_rate_multipliers", "parts"}  # may be 0 or empty
+LARGEST = 10**9
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
 def recipe_to_json(recipe) -> Any:
     "A recipe, or any record in it, as plain dictionaries, tuples and values; without `later` fields that hold their default."
     if isinstance(recipe, tuple):
@@ -92,12 +98,6 @@ def misfits(value: dict, kind: type) -> list[str]:
     fields = {each.name: each.metadata.get("later", False) for each in dataclasses.fields(kind)}
     unknown = [name for name in value if name not in fields]
     return unknown + [name for name, may_lack in fields.items() if not may_lack and name not in value]
-
-# %% ../../nbs/12_systems/01_recipes.ipynb #ede68c5a
-OPTIONAL = {"queue_size", "negatives", "sampled_classes", "rounds", "warm_up_epochs", "warm_up_steps", "frozen_groups",
-            "found_copies", "background_copies", "milestones", "learning_rate_multipliers", "parts"}  # may be 0 or empty
-LARGEST = 10**9
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def quoted(value, most: int = 60) -> str:
@@ -135,7 +135,7 @@ def record_from_json(value, kinds: list[type], place: str):
 
 
 def recipe_identity(recipe) -> dict:
-    "What a recipe, or any record in it, is known by: its JSON under the first names of its fields, which never change."
+    "What a recipe, or any record in it, is hashed by: its JSON under the first names of its fields, which never change."
     return first_names(recipe, recipe_to_json(recipe))
 
 
@@ -198,7 +198,7 @@ def with_changes(recipe: Recipe, changes: list[str]) -> Recipe:
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #5d1a77c1
 def settings_of(recipe) -> dict[str, Any]:
-    "The plain values of a recipe, or of any record, by path: `schedule.epochs` and so on. A record in a field is walked into."
+    "The plain values of a recipe, or of any record, by path: `schedule.epochs` and so on, also those of records within records."
     values = {}
     for each in dataclasses.fields(recipe):
         value = getattr(recipe, each.name)
@@ -260,7 +260,7 @@ def ctxg(profile: str) -> Recipe:
 
 # %% ../../nbs/12_systems/01_recipes.ipynb #bb8c1dfa
 def livelier(schedule: Schedule) -> Schedule:
-    "`schedule` of `small` or `medium` at which what describes people learns faster, for systems that see no crops before."
+    "`schedule` of `small` or `medium` with a higher rate of the feature layers, for systems without a training on crops."
     return replace(schedule, learning_rate_multipliers=LIVELIER_MULTIPLIERS)
 
 
