@@ -247,7 +247,7 @@ def read_found(path: Path, data: SearchSet, root: Path, format: str, images: Pat
         images = own
     return read_detections(path, [scene.name for scene in data.gallery], images)
 
-
+# %% ../nbs/14_command/01_cli.ipynb #0eb16b18
 @app.command("evaluate")
 def evaluate_command(
     detections: Found,

@@ -63,7 +63,7 @@ def listed_images(path: Path) -> tuple[dict, set]:
         listed = {category["id"]: str(category["name"]) for category in content.get("categories") or []}
         return {entry["id"]: str(entry["file_name"]) for entry in content["images"]}, people_categories(path, listed)
 
-
+# %% ../../nbs/01_data/10_detections.ipynb #f9dd1cc8
 def read_coco_results(path: str | Path, names: Sequence[str], images: str | Path | None = None) -> Detections:
     """Detections (N) of a COCO results file for the gallery images `names`, with features from the files beside it.
 
