@@ -467,6 +467,30 @@ def test_a_page_goes_through_its_paper(key):
 # ---------------------------------------------------------------- every file
 
 
+def prose(path):
+    "Every text of a notebook for readers: Markdown without code, docstrings and comments."
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            yield re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.S)
+            continue
+        tree = ast.parse(cell.source)
+        places = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)]
+        yield from filter(None, map(ast.get_docstring, places))
+        yield from re.findall(r"^\s*# .*|  # .*", cell.source, re.M)
+
+
+@pytest.mark.parametrize("folder", ["09_figures", "11_baselines", "12_systems", "13_reproduction", "14_command", "papers",
+                                    "experiments/*"])
+def test_prose_keeps_to_the_glossary(folder):
+    rows = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Words")[1].split("\n## ")[0].splitlines()
+    hidden = [word for row in rows if row.startswith("|") for word in re.findall(r"`(\w+)`", row.rsplit("|", 2)[-2])]
+    assert {"processor", "somebody", "nobody"} <= set(hidden)
+    pattern = re.compile(rf"\b(?:{'|'.join(hidden)})\b", re.I)
+    notebooks = sorted((ROOT / "nbs").glob(f"{folder}/*.ipynb"))
+    found = {f"{name_of(path)}: {match[0]}" for path in notebooks for text in prose(path) for match in pattern.finditer(text)}
+    assert notebooks and not found, f"say who or what (CONTRIBUTING, Words): {sorted(found)}"
+
+
 def test_files_speak_of_the_project_alone():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
