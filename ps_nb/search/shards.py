@@ -47,7 +47,7 @@ def ray_cluster(address: str, environment: dict[str, str] | None = None) -> Iter
     """The module ray, connected to the cluster at `address` until the block ends; workers have the variables `environment`.
 
     `auto` is the cluster that this machine is part of, `local` one of this machine alone. Raises `UserError` without Ray or
-    where nobody answers.
+    where no cluster answers.
     """
     try:
         import ray
@@ -77,7 +77,7 @@ def cluster_answers(ray, task, items: list[tuple]) -> list:
 
 @contextmanager
 def cluster_engine(folder: str | Path, index: GalleryIndex, address: str) -> Iterator[Engine]:
-    """What searches the `index` of `folder` on the Ray cluster at `address`, a shard for each of its processors.
+    """What searches the `index` of `folder` on the Ray cluster at `address`, a shard for each of its CPU cores.
 
     Raises `UserError` as `ray_cluster`, and where the index has no file of features yet.
     """
