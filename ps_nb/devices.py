@@ -67,7 +67,7 @@ def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def pick(rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    "(K, …) those of `rows` (N, …), on any device, that `chosen` on the processor names: K numbers, or (N,) bool."
+    "(K, …) those of `rows` (N, …), on any device, that `chosen` on the CPU names: K numbers, or (N,) bool."
     index = chosen.nonzero()[:, 0] if chosen.dtype == torch.bool else chosen
     return rows[send(index, rows.device)]
 

@@ -51,7 +51,7 @@ def suppress_kernel(boxes, places, kept, candidates, limit, threshold, block: co
         left, top = tl.load(boxes + row * 4, mask=alive, other=0.0), tl.load(boxes + row * 4 + 1, mask=alive, other=0.0)
         right, bottom = tl.load(boxes + row * 4 + 2, mask=alive, other=0.0), tl.load(boxes + row * 4 + 3, mask=alive, other=0.0)
         area = (right - left) * (bottom - top)
-        for first in range(0, found, block):  # who overlaps somebody kept
+        for first in range(0, found, block):  # which overlap a kept box
             other = first + column
             known = other < found
             west = tl.load(places + other * 4, mask=known, other=0.0)

@@ -470,17 +470,15 @@ def test_a_page_goes_through_its_paper(key):
 def prose(path):
     "Every text of a notebook for readers: Markdown without code, docstrings and comments."
     for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "markdown":
-            yield re.sub(r"```.*?```|`[^`]*`", "", cell.source, flags=re.S)
-            continue
-        tree = ast.parse(cell.source)
-        places = [node for node in ast.walk(tree) if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)]
-        yield from filter(None, map(ast.get_docstring, places))
-        yield from re.findall(r"^\s*# .*|  # .*", cell.source, re.M)
+        texts = [cell.source]
+        if cell.cell_type == "code":
+            places = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+            texts = [*filter(None, map(ast.get_docstring, places)), *re.findall(r"^\s*# .*|  # .*", cell.source, re.M)]
+        yield from (re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.S) for text in texts)
 
 
-@pytest.mark.parametrize("folder", ["09_figures", "10_search", "11_baselines", "12_systems", "13_reproduction", "14_command",
-                                    "papers", "experiments/*"])
+@pytest.mark.parametrize("folder", ["00_ground", "02_evaluation", "05_losses", "09_figures", "10_search", "11_baselines",
+                                    "12_systems", "13_reproduction", "14_command", "papers", "experiments/*"])
 def test_prose_keeps_to_the_glossary(folder):
     rows = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## Words")[1].split("\n## ")[0].splitlines()
     hidden = [word for row in rows if row.startswith("|") for word in re.findall(r"`(\w+)`", row.rsplit("|", 2)[-2])]

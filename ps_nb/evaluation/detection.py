@@ -45,8 +45,8 @@ def match_detections(
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Scores (N,) of the detections that count, whether each is true (N,), and the number of people to detect.
 
-    With `labelled_only`, people without identity do not count, nor do detections in scenes that show nobody else.
-    Raises `UserError` when there is nobody to detect.
+    With `labelled_only`, people without identity do not count, nor do detections in scenes that show only such people.
+    Raises `UserError` when there is no person to detect.
     """
     detection, person, overlap, ids = meet_people(detections, scenes)
     counted = detections.scores >= settings.detection_score_threshold

@@ -28,7 +28,7 @@ class EvaluationSettings:
     cameras: str = "any"  # any; other: look only in scenes of other cameras
     remainder: bool = False  # add every scene the protocol does not list, except the query's own
     drop_unlabelled: bool = False  # drop detections of people without identity: best overlap with one, by 0.5 at least
-    drop_false_alarms: bool = False  # drop detections that overlap nobody by 0.5: the truth cleans up after the detector
+    drop_false_alarms: bool = False  # drop detections that overlap no person by 0.5: the truth cleans up after the detector
     ap_rule: str = "step"  # step; trapezoid: scikit-learn before 0.19
     gallery_size: int | None = None  # only the first scenes of each query's gallery
 
