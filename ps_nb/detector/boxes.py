@@ -35,7 +35,7 @@ def numbered(boxes: list[Tensor]) -> Tensor:
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
-    "(B, K, …) those of `values` (B, N, …) that `index` (B, K) names within each image."
+    "(B, K, …): the rows of `values` (B, N, …) at `index` (B, K) within each image."
     wide = index.view(*index.shape, *[1] * (values.ndim - 2)).expand(-1, -1, *values.shape[2:])
     return values.gather(1, wide)
 
@@ -55,12 +55,12 @@ def overlap(boxes: Tensor, truth: Tensor) -> Tensor:
 
 
 def intersection_over_minimum(boxes: Tensor, others: Tensor) -> Tensor:
-    "Share of the smaller box that is in the other, of (B, N, 4) and (B, P, 4) xyxy boxes: (B, N, P), 0 where one has no area."
+    "Fraction of the smaller box inside the other, of (B, N, 4) and (B, P, 4) xyxy boxes: (B, N, P), 0 where one has no area."
     shared, first, second = shared_area(boxes, others)
     return shared / torch.minimum(first, second).clamp(min=1e-9)
 
 # %% ../../nbs/04_detector/02_boxes.ipynb #edd99e51
-LARGEST_GROWTH = math.log(1000 / 16)  # a predicted box is at most this much larger than its start, or exp overflows
+LARGEST_GROWTH = math.log(1000 / 16)  # a predicted box is at most this much larger than the given one, or exp overflows
 
 
 def encode(truth: Tensor, boxes: Tensor, std: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
@@ -71,7 +71,7 @@ def encode(truth: Tensor, boxes: Tensor, std: tuple[float, ...] = (1.0, 1.0, 1.0
 
 
 def decode(offsets: Tensor, boxes: Tensor, std: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
-    "Boxes (…, 4) that `offsets` make of `boxes`."
+    "Boxes (…, 4) to which `offsets` move `boxes`."
     offsets = offsets.float() * constants(std, boxes.device, boxes.dtype)
     size = boxes[..., 2:] - boxes[..., :2]
     centre = boxes[..., :2] + size / 2 + offsets[..., :2] * size
@@ -89,8 +89,8 @@ def offset_loss(offsets: Tensor, boxes: Tensor, truth: Tensor, people: Tensor, b
                 std: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)) -> Tensor:
     """Sum over `people` (…) bool of the smooth L1 distance of `offsets` (…, 4) from those that take `boxes` to `truth`.
 
-    The distance is squared below `beta` (Girshick 2015, Eq. 3; Xiao et al. 2016, §4.2). All boxes (…, 4) xyxy; where
-    nobody is, they may be anything.
+    The distance is squared below `beta` (Girshick 2015, Eq. 3; Xiao et al. 2016, §4.2). All boxes (…, 4) are xyxy; rows
+    outside `people` may hold anything.
     """
     wanted = torch.where(people[..., None], encode(truth, boxes, std), offsets.detach())
     return functional.smooth_l1_loss(offsets, wanted, beta=beta, reduction="sum")

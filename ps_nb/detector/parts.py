@@ -43,12 +43,12 @@ def row_weights(parts: tuple[tuple[float, float], ...], rows: int) -> Tensor:
 
 @lru_cache(64)
 def of_rows(function: Callable, parts: tuple[tuple[float, float], ...], rows: int, device: torch.device) -> Tensor:
-    "`function` of `parts` and `rows`, one of the two above, on `device`, the same tensor each time: not to be changed in place."
+    "`rows_inside` or `row_weights` on `device`, from a cache: the tensor must not be changed in place."
     return function(parts, rows).to(device)
 
 # %% ../../nbs/04_detector/04_parts.ipynb #3d380ecb
 def pool_parts(maps: Tensor, parts: tuple[tuple[float, float], ...]) -> Tensor:
-    "Mean of maps (N, C, h, w) over each part, then over the whole, one behind the other: (N, (P + 1) · C) (§3.2.2), float32."
+    "Mean of maps (N, C, h, w) over each part, then over the whole, concatenated: (N, (P + 1) · C) (§3.2.2), float32."
     precise = torch.promote_types(maps.dtype, torch.float32)
     whole = maps.mean(dim=(2, 3), dtype=precise)
     if not parts:
@@ -101,7 +101,7 @@ def only_part(detections: Detections, part: int, parts: int) -> Detections:
 
 # %% ../../nbs/04_detector/04_parts.ipynb #ac0842ec
 def pair_features(first: Tensor, second: Tensor) -> Tensor:
-    "Sum and product of two people's parts (…, R, d), broadcast, as one vector (…, 2 · R · d) that does not know who is first."
+    "Sum and product of two people's parts (…, R, d), broadcast, as one vector (…, 2 · R · d), the same in either order."
     scale = first.shape[-1] ** 0.5
     first, second = scale * first.flatten(-2), scale * second.flatten(-2)
     return torch.cat([first + second, first * second], dim=-1)

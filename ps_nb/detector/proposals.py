@@ -20,7 +20,7 @@ from ..devices import send
 
 # %% ../../nbs/04_detector/05_proposals.ipynb #1173e89a
 def decode_best_anchors(anchors: Tensor, logits: Tensor, offsets: Tensor, sizes, count: int) -> tuple[Tensor, Tensor]:
-    "The `count` anchors with the largest logits: shifted boxes (B, K, 4), logits (B, K), -inf where too narrow."
+    "The `count` anchors with the largest logits: boxes after the offsets (B, K, 4), logits (B, K), -inf where too narrow."
     best, index = logits.detach().topk(min(count, logits.shape[1]), dim=1)
     boxes = decode(take(offsets.detach(), index), anchors[index])
     boxes = clip(boxes, sizes)

@@ -21,7 +21,7 @@ from ..devices import pick, send
 from ..kernels import cut
 
 # %% ../../nbs/04_detector/06_regions.ipynb #7854097b
-NOT_DRAWN = -3  # a place that no candidate was left for
+NOT_DRAWN = -3  # a place for which there was no candidate
 
 
 def draw_regions(
@@ -35,7 +35,7 @@ def draw_regions(
 ) -> tuple[Tensor, Tensor, Tensor, list[int]]:
     """Regions for the RoI stage, image by image: boxes (R, 4), and boxes (R, 4) of the people nearest to them.
 
-    Also the person each shows, (R,) on the processor, or `BACKGROUND`, and how many are of each image. People come first.
+    Also the person each shows, (R,) on the CPU, or `BACKGROUND`, and how many are of each image. People come first.
     """
     candidates, usable = torch.cat([truth, proposals], dim=1), torch.cat([present, filled], dim=1)
     person, labels = assign(overlap(candidates, truth), present, settings.region_positive_iou, settings.region_negative_iou)
@@ -51,10 +51,10 @@ def draw_regions(
 
 # %% ../../nbs/04_detector/06_regions.ipynb #daf57014
 def cell_weights(low: Tensor, high: Tensor, cells: int, length: int) -> Tensor:
-    "(R, cells, length): what each place of an axis is worth to each cell between `low` and `high` (R,), in places of the map."
+    "(R, cells, length): weight of each place of an axis in each cell between `low` and `high` (R,), in places of the map."
     samples = (torch.arange(2 * cells, device=low.device) + 0.5) / (2 * cells)
     places = low[:, None] - 0.5 + (high - low)[:, None] * samples
-    inside = (places >= -1) & (places <= length)  # farther out there is nothing, up to there the edge goes on
+    inside = (places >= -1) & (places <= length)  # the edge is continued by one place; farther outside a sample is 0
     distances = places.clamp(0, length - 1)[..., None] - torch.arange(length, device=low.device)
     return ((1 - distances.abs()).clamp(min=0) * inside[..., None]).unflatten(1, (cells, 2)).mean(dim=2)
 
@@ -87,8 +87,8 @@ def cut_regions(settings: DetectorSettings, maps: Tensor, boxes: list[Tensor], c
 
 # %% ../../nbs/04_detector/06_regions.ipynb #6f9e64b6
 def pool_groups(stage: nn.Sequential, regions: Tensor, parts: tuple[tuple[float, float], ...] = ()) -> Tensor:
-    """(R, C) float32: the largest values of the third group's output on `regions`, and of the fourth's, its last. Before
-    them come those of the third group's output over each of `parts`.
+    """(R, C) float32: the largest values of the third group's output on `regions`, then of the fourth's. Where there are
+    `parts`, the largest values of the third group's output over each part come first.
     """
     third = stage[:-1](regions)
     cells = [each.amax(dim=(2, 3)).float() for each in (third, stage[-1](third))]
@@ -110,7 +110,7 @@ class TwoEncoders(nn.Module):
 
 
 def new_encoder(channels: int, settings: DetectorSettings) -> nn.Module:
-    "What makes a feature of a pooled vector, or of several side by side, whose last part is `channels` wide."
+    "The layers from a pooled vector to the feature. Of several concatenated vectors the last is `channels` wide."
     size, double = settings.feature_size, settings.encoders == 2
     third = DEPTHS[settings.backbone][2] if double else channels
     layers = [nn.Linear(third, size) for _ in settings.parts]
@@ -121,7 +121,7 @@ def new_encoder(channels: int, settings: DetectorSettings) -> nn.Module:
 
 # %% ../../nbs/04_detector/06_regions.ipynb #0a24c87c
 def found_channels(channels: int, settings: DetectorSettings) -> int:
-    "How wide the vectors are by which detection finds people, where those that describe them are `channels` wide."
+    "Width of the pooled vectors that score and box are computed from, where those of the feature are `channels` wide."
     return DEPTHS[settings.backbone][2] if settings.own_stage and settings.stride < 16 else channels
 
 
@@ -152,7 +152,7 @@ class RegionHeads(nn.Module):
         return *found, features
 
     def find(self, found: Tensor) -> tuple[Tensor, Tensor]:
-        "Logits (R,) and offsets (R, 4), float32, of what the RoI stage made of regions, (R, C)."
+        "Logits (R,) and offsets (R, 4), float32, of the RoI stage's pooled output (R, C)."
         with torch.autocast(found.device.type, enabled=False):
             return self.score(found.float())[:, 0], self.offset(found.float())
 

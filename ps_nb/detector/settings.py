@@ -15,7 +15,7 @@ from ..data.loading import Batch
 
 # %% ../../nbs/04_detector/01_settings.ipynb #c8a954a9
 def later(default) -> Any:
-    "A field that its record got later: left out of the JSON of a recipe while it holds `default`."
+    "A field that was added to its record later: left out of the JSON of a recipe while it holds `default`."
     return field(default=default, metadata={"later": True})
 
 
@@ -41,26 +41,26 @@ class DetectorSettings:
     region_negative_iou: float = 0.5  # a region below it is background
     region_samples: int = 128
     region_positive_fraction: float = 0.5  # at most this many of them show people
-    region_size: tuple[int, int] = (14, 14)  # height and width of the map cut out for a region
+    region_size: tuple[int, int] = (14, 14)  # height and width, in cells, of the map that is cut out for a region
     region_pooling: str = "align"  # align: interpolated means; max: the largest value of each cell (Xiao et al. 2016)
-    heads: str = "separate"  # separate: score, box and feature; softmax, sequential: notebooks of theirs; proposals: no heads
-    rectified: bool = False  # softmax heads: ReLU and dropout behind the feature
+    heads: str = "separate"  # separate (06_regions), softmax (08), sequential (12), or proposals: no heads
+    rectified: bool = False  # softmax heads: ReLU and dropout after the feature
     offset_std: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)
     box_weight: float = 1.0
     feature_size: int = 256  # of each part, where there are parts
-    parts: tuple[tuple[float, float], ...] = ()  # top and bottom as shares of the height: a feature each, beside the whole
+    parts: tuple[tuple[float, float], ...] = ()  # top and bottom as fractions of the height: a feature each, beside the whole
     encoders: int = 1  # 2: the whole is half of the third group's output, half of the fourth's, max-pooled; parts of the third's
     refined_features: bool = False  # describe a detection from its refined box, not from the proposal it came from
     own_stage: bool = False  # score and box come from an RoI stage of their own on the scene's map; needs refined_features
-    found_copies: int = 1  # with own_stage: for each person, so many detections are described in training beside its box
-    background_copies: int = 0  # and so many regions of background
+    found_copies: int = 1  # with own_stage: detections of each person that training describes, beside the true box
+    background_copies: int = 0  # with own_stage: regions of background that training describes, for each person
     score_threshold: float = 0.05
     detection_nms_threshold: float = 0.4
     detections: int = 100  # per image, at most
-    second_nms_threshold: float = later(0.5)  # sequential heads: suppression of the boxes that are moved a second time
+    second_nms_threshold: float = later(0.5)  # sequential heads: suppression of the boxes of the second head
 
 # %% ../../nbs/04_detector/01_settings.ipynb #2fa6316f
-BACKGROUND = -2  # stands for the person, and for the identity, of a region that shows nobody
+BACKGROUND = -2  # stands for the person, and for the identity, of a region that shows no person
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +68,8 @@ class Sampled:
     "The regions of a training step. A person is known by (scene, person)."
 
     features: Tensor  # (R, D) unit length, with gradient
-    scenes: Tensor  # (R,) int64 on the processor, number of the scene in the training list
-    persons: Tensor  # (R,) int64 on the processor, number of the person within the scene, or `BACKGROUND`
+    scenes: Tensor  # (R,) int64 on the CPU, number of the scene in the training list
+    persons: Tensor  # (R,) int64 on the CPU, number of the person within the scene, or `BACKGROUND`
     attention: nn.Module | None = None  # how a searcher with parts compares two people
     instance_features: Tensor | None = None  # (R, D) unit length, of the instance path, where there is one
     classes: Tensor | None = None  # (R, C + 1) scores of identities and background, from heads that classify them
@@ -78,7 +78,7 @@ class Sampled:
 class Searcher(Protocol):
     "A network that finds every person of a scene and gives each a feature to be recognised by. It is an `nn.Module`."
 
-    settings: object  # its record, `DetectorSettings` or `RepPointsSettings`, with a `feature_size` D
+    settings: object  # the network's record, `DetectorSettings` or `RepPointsSettings`, with a `feature_size` D
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
         """In training mode, each step: detection losses by name, scalars, and the regions that the objective learns from.
@@ -92,11 +92,11 @@ class Searcher(Protocol):
         """
 
     def embed(self, batch: Batch) -> list[Tensor]:
-        "Without gradient: features (P, D) of the batch's own boxes, for each image. So are queries described."
+        "Without gradient: features (P, D) of the batch's own boxes, for each image. Queries are described by this method."
 
 
 class TwoPathSearcher(Searcher, Protocol):
     "A searcher that also describes people cut out of their scenes, for region siamese training (`Sampled.instance_features`)."
 
     def embed_instances(self, batch: Batch) -> list[Tensor]:
-        "Without gradient: features (P, D) of the batch's own boxes, each person seen alone, for each image."
+        "Without gradient: features (P, D) of the batch's own boxes, each person cut out of the scene, for each image."
