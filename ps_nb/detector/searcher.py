@@ -25,34 +25,35 @@ from ..kernels import kernels_are_there
 
 # %% ../../nbs/04_detector/07_searcher.ipynb #d573e79e
 def best_places(settings, boxes: Tensor, scores: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """What threshold and suppression leave of (B, N, …), best first, in `settings.detections` places an image, K.
+    """The boxes, scores and `others` (B, N, …) that threshold and suppression keep, best first, in K places an image.
 
-    (B, K) bool: which are filled, the first ones; and (B, K, …) of boxes, scores and `others`.
+    (B, K) bool: which places are filled, the first ones; and (B, K, …) of boxes, scores and `others`. K is
+    `settings.detections`.
     """
     narrow = (boxes[..., 2:] - boxes[..., :2]).amin(dim=-1) < 1.0
-    hidden = narrow | ~(scores >= settings.score_threshold)  # so that no number is hidden too
+    hidden = narrow | ~(scores >= settings.score_threshold)  # in this form NaN is hidden too
     index, kept = suppress(boxes, scores.masked_fill(hidden, -torch.inf), settings.detection_nms_threshold, settings.detections)
     return kept, *(take(every, index) for every in (boxes, scores, *others))
 
 
 def filled_places(kept: Tensor, *values: Tensor):
-    "Lists by image of each of `values` (B, K, …): its filled places, which are the first. The device is waited for."
+    "Lists by image of each of `values` (B, K, …): its filled places, which are the first. Synchronises with a GPU."
     counts = kept.sum(dim=1).tolist()
     return ([each[:count] for each, count in zip(every, counts)] for every in values)
 
 
 def best_of_each(settings, boxes: Tensor, scores: Tensor, *others: Tensor):
-    "Lists by image of boxes, scores and `others`: what threshold and suppression leave of (B, N, …), best first."
+    "Lists by image of the boxes, scores and `others` (B, N, …) that threshold and suppression keep, best first."
     return filled_places(*best_places(settings, boxes, scores, *others))
 
 # %% ../../nbs/04_detector/07_searcher.ipynb #5f2d8a41
 def look_at(searcher: nn.Module, maps: Tensor, scene_maps: Tensor, boxes: list[Tensor]):
-    "Logits (R,), offsets (R, 4) and features (R, D) of B lists of boxes; no features where detection has a stage of its own."
+    "Logits (R,), offsets (R, 4) and features (R, D) of B lists of boxes; features are None where detection has its own stage."
     if not searcher.settings.own_stage:
         return searcher.heads(searcher.pooled(maps, boxes))
     regions = cut_regions(searcher.settings, scene_maps, boxes, 2 ** len(searcher.backbone.scene))
     found = searcher.backbone.scene_stage(regions)
-    if searcher.settings.heads == "sequential":  # which look at the largest values in both stages
+    if searcher.settings.heads == "sequential":  # these heads use the largest values in both stages
         return *searcher.heads.find(found.amax(dim=(2, 3))), None
     return *searcher.heads.find(found.mean(dim=(2, 3), dtype=torch.float32)), None
 
@@ -64,7 +65,7 @@ def embed_regions(searcher: nn.Module, maps: Tensor, boxes: list[Tensor]) -> Ten
 
 
 def find_places(searcher: nn.Module, maps: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-    "`best_places` of filled, boxes, scores and features; no features where they are computed from the boxes found."
+    "`best_places`: filled, boxes, scores and features; without features where these are computed from the refined boxes."
     settings, scene_maps = searcher.settings, searcher.backbone.scene(maps)
     anchors = searcher.proposals(scene_maps, batch)
     proposals, filled = searcher.proposals.propose(*anchors, batch.sizes, training=False)
@@ -76,8 +77,8 @@ def find_places(searcher: nn.Module, maps: Tensor, batch: Batch) -> tuple[Tensor
 
 
 def detection_step(searcher: nn.Module, batch: Batch, truth: Tensor, present: Tensor, seed: int):
-    """Losses of proposals and regions of a batch with people (B, P, 4), the maps that regions are cut from, and the regions: what
-    `draw_regions` has drawn and, for each, the offsets (R, 4) and the features (R, D) of `look_at`.
+    """A batch with people (B, P, 4): losses of proposals and regions, the maps that regions are cut from, the result of
+    `draw_regions`, and offsets (R, 4) and features (R, D) of the drawn regions by `look_at`.
     """
     maps = searcher.backbone.stem(normalise(batch.images))
     scene_maps = searcher.backbone.scene(maps)
@@ -92,7 +93,7 @@ def detection_step(searcher: nn.Module, batch: Batch, truth: Tensor, present: Te
 
 
 def sampled_regions(searcher: nn.Module, batch: Batch, features: Tensor, persons: Tensor, counts: list[int]) -> Sampled:
-    "Regions with `features` (R, D) that show `persons` (R,), `counts` of each image, as an objective is given them."
+    "`Sampled` for an objective: regions with `features` (R, D) that show `persons` (R,), `counts` of each image."
     scenes = torch.tensor(batch.scenes).repeat_interleave(torch.tensor(counts))
     classes = searcher.heads.classify(features) if searcher.settings.heads == "softmax" else None
     return Sampled(features, scenes, persons, searcher.heads.attention, classes=classes)
@@ -105,12 +106,12 @@ def draw_described(
     regions: Tensor,  # (R, 4) sampled, image by image
     goals: Tensor,  # (R, 4) boxes of the people nearest to them
     offsets: Tensor,  # (R, 4) by which detection moves them
-    shown: Tensor,  # (R,) on the processor, the person each shows, or `BACKGROUND`
+    shown: Tensor,  # (R,) on the CPU, the person each shows, or `BACKGROUND`
     counts: list[int],  # regions of each image
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Regions to describe where detection has its own stage, image by image: people as drawn, as found, and background.
+    """Regions to describe where detection has its own stage, image by image: true boxes, refined boxes, and background.
 
-    Boxes (S, 4), the persons in them, (S,) on the processor, or `BACKGROUND`, and how many are of each image.
+    Boxes (S, 4), the persons in them, (S,) on the CPU, or `BACKGROUND`, and how many are of each image.
     """
     image, people = (torch.arange(len(each)).repeat_interleave(torch.tensor(each))
                      for each in (counts, [len(each) for each in batch.boxes]))
@@ -135,7 +136,7 @@ _replays = WeakKeyDictionary()  # of each searcher
 
 @torch.no_grad()
 def describe_places(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "`detect` before anybody is counted: `best_places` of filled, boxes, scores and features, of filled places and others."
+    "`best_places` of a batch: filled (B, K), boxes, scores and features of all places, filled or not."
     maps = searcher.backbone.stem(normalise(batch.images))
     kept, boxes, scores, *features = find_places(searcher, maps, batch)
     if searcher.settings.refined_features:
@@ -144,7 +145,7 @@ def describe_places(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, 
 
 
 def look_again(searcher: nn.Module, batch: Batch, describe: Callable = describe_places) -> tuple[Tensor, ...]:
-    "`describe` of a searcher and a batch; on a GPU, where kernels are there, from the third batch of a size on played back."
+    "`describe` of a searcher and a batch. On a GPU with kernels the third batch of a size, and later ones, are played back."
     device = batch.images.device
     limits = send(torch.tensor(batch.sizes, dtype=torch.float32), device)
 
@@ -210,7 +211,7 @@ class ProposalSearcher(nn.Module):
         self.settings = settings
         self.backbone = backbone or Backbone(settings.backbone, settings.stride, settings.batch_statistics)
         self.backbone.freeze(settings.frozen_groups)
-        self.backbone.stage = nn.Identity()  # nothing looks at a region
+        self.backbone.stage = nn.Identity()  # regions are not used
         self.proposals = ProposalNetwork(self.backbone.scene_channels, settings)
 
     def forward(self, batch: Batch, seed: int) -> tuple[dict[str, Tensor], Sampled]:
@@ -218,8 +219,8 @@ class ProposalSearcher(nn.Module):
         truth, present = pad_boxes(batch.boxes)
         anchors = self.proposals(self.backbone.scene(self.backbone.stem(normalise(batch.images))), batch)
         losses = self.proposals.losses(*anchors, truth, present, batch.scenes, seed)
-        nobody = torch.zeros(0, dtype=torch.long)
-        return losses, Sampled(torch.zeros(0, 0, device=truth.device), nobody, nobody)
+        none = torch.zeros(0, dtype=torch.long)
+        return losses, Sampled(torch.zeros(0, 0, device=truth.device), none, none)
 
     @torch.no_grad()
     def detect(self, batch: Batch) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -233,5 +234,5 @@ class ProposalSearcher(nn.Module):
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> list[Tensor]:
-        "(P, 0) for each image: this detector recognises nobody."
+        "(P, 0) for each image: this detector has no features."
         return [boxes.new_zeros(len(boxes), 0) for boxes in batch.boxes]
