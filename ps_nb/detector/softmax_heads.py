@@ -52,7 +52,7 @@ class SoftmaxHeads(nn.Module):
             return self.classifier(features)
 
     def losses(self, logits: Tensor, offsets: Tensor, boxes: Tensor, goals: Tensor, people: Tensor, images: int):
-        "`region_box` over the regions that show `people` (R,) bool, whose boxes are `goals`. Who it is is the objective's loss."
+        "`region_box` over the regions that show `people` (R,) bool, whose boxes are `goals`. Identities are the objective's."
         settings = self.settings
         distance = offset_loss(offsets, boxes, goals, people, 1.0, settings.offset_std)
         return {"region_box": settings.box_weight * distance / (images * settings.region_samples)}
