@@ -25,7 +25,7 @@ from ..devices import send, several_processes
 
 # %% ../../nbs/04_detector/12_sequential_heads.ipynb #5e0d73be
 class VectorNorm(SharedBatchNorm):
-    "Batch normalisation of vectors (R, D) over all processes. A single vector is normalised by the kept statistics."
+    "Batch normalisation of vectors (R, D) over all processes. A single vector is normalised by the running statistics."
 
     def forward(self, vectors: Tensor) -> Tensor:
         if self.is_fixed() or (len(vectors) < 2 and not several_processes()):
@@ -34,7 +34,7 @@ class VectorNorm(SharedBatchNorm):
 
 
 def norm_and_angle(vectors: Tensor, rescale: nn.Module) -> tuple[Tensor, Tensor]:
-    "Logits (R,) of being a person, the norms through `rescale`, and features (R, D) of unit length (Chen et al. 2020)."
+    "Logits (R,) of being a person, `rescale` of the norms, and features (R, D) of unit length (Chen et al. 2020)."
     norms = vectors.norm(dim=1, keepdim=True)
     return rescale(norms)[:, 0], vectors / norms.clamp(min=1e-12)
 
@@ -75,18 +75,18 @@ class SequentialHeads(nn.Module):
 
 # %% ../../nbs/04_detector/12_sequential_heads.ipynb #7ea89be9
 def moved_regions(settings: DetectorSettings, regions: Tensor, offsets: Tensor, counts: list[int], sizes):
-    "Where offsets (R, 4) move regions (R, 4), `counts` of each image: (B, N, 4), and (B, N) bool: which places are filled."
+    "Regions (R, 4), `counts` of each image, moved by offsets (R, 4): (B, N, 4), and (B, N) bool: which places are filled."
     boxes, filled = pad_boxes(list(decode(offsets.detach(), regions, settings.offset_std).split(counts)))
-    missing = settings.region_samples - boxes.shape[1]  # as many places in every batch, so that what is drawn is the same
+    missing = settings.region_samples - boxes.shape[1]  # a fixed number of places, so that the draw is the same in every batch
     return functional.pad(clip(boxes, sizes), (0, 0, 0, missing)), functional.pad(filled, (0, missing))
 
 
 @torch.no_grad()
 def find_twice(searcher: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    "`best_places` of filled, boxes, scores and features: people as the first head finds and the second moves and describes them."
+    "`best_places` of filled, boxes, scores and features: detections of the first head, moved and described by the second."
     settings, maps = searcher.settings, searcher.backbone.stem(normalise(batch.images))
     kept, boxes, scores = find_places(searcher, maps, batch)
-    if maps.device.type == "cpu":  # which is asked for nothing; a GPU would have to be waited for
+    if maps.device.type == "cpu":  # on a GPU reading the number of detections would synchronise
         kept, boxes, scores = (each[:, : max(1, int(kept.sum(dim=1).max()))] for each in (kept, boxes, scores))
     _, offsets, features = (each.unflatten(0, kept.shape) for each in searcher.heads(searcher.pooled(maps, list(boxes))))
     moved = clip(decode(offsets, boxes, settings.offset_std), batch.sizes)
