@@ -32,7 +32,7 @@ def online_instance_matching(
 ) -> Tensor:
     """Mean of -log p_t over the labelled features (Xiao et al. 2017, Eq. 1-2); 0 when there is none.
 
-    Raises `UserError` on a reading of empty places that is not offered.
+    Raises `UserError` on an unknown reading of empty places.
     """
     if empty_places not in EMPTY_PLACES:
         raise UserError(f"empty_places {empty_places!r} is not offered: choose {' or '.join(EMPTY_PLACES)}")
