@@ -33,7 +33,7 @@ def sampled_softmax(
     count: int = 0,  # classes that take part for each sample, 0 for all
     average_over: str = "labelled",  # or sampled
 ) -> Tensor:
-    "Random sampling softmax loss (Xiao et al. 2016, §4.2), with `count` 0 the ordinary one; 0 where no person takes part."
+    "Random sampling softmax loss (Xiao et al. 2016, §4.2), with `count` 0 the ordinary one; 0 without labelled samples."
     background = scores.shape[1] - 1
     known, targets = targets >= 0, targets.clamp(min=0)
     if count:
