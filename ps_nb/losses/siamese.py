@@ -36,7 +36,7 @@ def row_contrast(
     memory_labels: Tensor,  # (N,) int64
     scale: float,
 ) -> Tensor:
-    "Mean of log(1 + Σ Σ exp(scale (s_n - s_p))) over people (Han et al. 2021, Eq. 3); 0 for who has no negatives."
+    "Mean of log(1 + Σ Σ exp(scale (s_n - s_p))) over people (Han et al. 2021, Eq. 3); 0 for people without negatives."
     logits = scale * features @ memory.to(features.dtype).T
     positive = labels[:, None] == memory_labels
     negatives = logits.masked_fill(positive, -torch.inf).logsumexp(dim=1)
