@@ -59,7 +59,7 @@ class IdentityObjective(nn.Module, Objective):
             self.memory.fill(features, torch.from_numpy(np.concatenate([scene.ids for scene in batches.scenes])))
 
     def forward(self, sampled: Sampled) -> dict[str, Tensor]:
-        "`matching`: `share` times the loss over the sampled people."
+        "`matching`: `loss_weight` times the loss over the sampled people."
         identities = send(self.identities(sampled.scenes, sampled.persons), sampled.features.device)
         loss = online_instance_matching(sampled.features, identities, self.memory.table, self.memory.queue,
                                         self.settings.scale, self.settings.empty_places)
@@ -76,7 +76,7 @@ class IdentityObjective(nn.Module, Objective):
 class Classification:
     "Softmax over identities and background (Xiao et al. 2016, §4.2); needs a detector with softmax heads."
 
-    sampled_classes: int = 100  # that take part for a region, 0: all of them, the ordinary softmax
+    sampled_classes: int = 100  # classes that take part for a region; 0: all of them, the ordinary softmax
     average_over: Literal["labelled", "sampled"] = "labelled"  # regions the loss is averaged over
     crops: CropTraining | None = None  # classification of cut-out people, which comes first
 
@@ -110,7 +110,7 @@ class DetectionOnly:
 
 
 class NoObjective(nn.Module, Objective):
-    "Adds no loss and remembers nothing, whatever it is made from: for a searcher that only detects."
+    "No loss and no memory, for a searcher that only detects; the arguments are not used."
 
     def __init__(self, *_: object):
         super().__init__()
