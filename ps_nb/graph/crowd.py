@@ -19,7 +19,7 @@ from ..detector.parts import relative_similarity, split_parts
 from .layers import best_pairs, replicate
 
 # %% ../../nbs/08_graph/02_crowd.ipynb #5af66c37
-SHARED = 0.6  # more than this share of the smaller box in the other: two boxes of one person
+SHARED = 0.6  # more than this fraction of the smaller box in the other: two boxes of one person
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +30,14 @@ class Crowd:
     boxes: Tensor  # (N, 4) xyxy
     scene: Tensor  # (N,) int64
     offsets: Tensor  # (S + 1,) int64
-    present: Tensor  # (N,) bool: may be context
+    present: Tensor  # (N,) bool: can be context
 
     def __len__(self) -> int:
         return len(self.boxes)
 
 
 def make_crowd(detections: Detections, parts: int, score_threshold: float = 0.5, device: str | torch.device = "cpu") -> Crowd:
-    "The people of `detections`, whose features have `parts` parts. Raises `UserError` when they cannot."
+    "The people of `detections`, whose features have `parts` parts. Raises `UserError` where the width does not fit."
     arrays = detections.features, detections.boxes, detections.scene_index, detections.offsets, detections.scores
     features, boxes, scene, offsets, scores = (torch.from_numpy(np.ascontiguousarray(each)) for each in arrays)
     present = scores >= score_threshold
@@ -47,9 +47,9 @@ def make_crowd(detections: Detections, parts: int, score_threshold: float = 0.5,
         present[start:end] &= ~better.any(dim=1)
     return Crowd(*(each.to(device) for each in (split_parts(features, parts), boxes, scene, offsets, present)))
 
-# %% ../../nbs/08_graph/02_crowd.ipynb #54137fac
+
 def companions(crowd: Crowd, rows: Tensor) -> tuple[Tensor, Tensor]:
-    "The people of the scenes of targets `rows` (T,), padded: rows (T, M), M from 1, and which of them are their company (T, M)."
+    "People of the scenes of targets `rows` (T,), padded: rows (T, M), M from 1, and (T, M) bool which of them are context."
     start = crowd.offsets[crowd.scene[rows]]
     count = crowd.offsets[crowd.scene[rows] + 1] - start
     place = torch.arange(int(count.max()) if len(count) else 1, device=start.device)
@@ -61,17 +61,17 @@ def companions(crowd: Crowd, rows: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/08_graph/02_crowd.ipynb #eaeb6f5f
 @dataclass(frozen=True, eq=False)
 class Context:
-    "Context pairs of T target pairs; fewer than K are replicated, and where `found` is 0 they mean nothing."
+    "Context pairs of T target pairs; fewer than K are replicated, and where `found` is 0 they are not valid."
 
-    probe: Tensor  # (T, K) which of the probe's company
+    probe: Tensor  # (T, K) numbers of the probe's co-travellers
     gallery: Tensor  # (T, K) rows of the crowd
     similarity: Tensor  # (T, K) of the pairs
     found: Tensor  # (T,) how many different pairs there are
 
 
 def settle(similarity: Tensor, allowed: Tensor, index: Tensor, draw: Tensor) -> Context:
-    """The context of pairs with similarities (T, P, M), of whom `allowed` are company; `index` (T, M) rows of the crowd, and
-    `draw` (T, K) random numbers that decide who is replicated.
+    """The context from similarities (T, P, M) of people of whom the `allowed` can be paired; `index` (T, M) rows of the crowd,
+    and `draw` (T, K) random numbers that decide which pairs are replicated.
     """
     row, column, value, found = best_pairs(similarity, allowed, draw.shape[1])
     place = replicate(found, draw.to(found.device))
@@ -80,8 +80,8 @@ def settle(similarity: Tensor, allowed: Tensor, index: Tensor, draw: Tensor) -> 
 
 
 def find_context(attention: nn.Module, company: Tensor, crowd: Crowd, rows: Tensor, number: int, seed: int) -> Context:
-    """The context of one probe, whose `company` is (P, R, d), and each of the targets `rows` (T,) of the crowd. Who is replicated
-    depends on `seed` and on the target, not on who else is asked about.
+    """The context of one probe, whose co-travellers `company` are (P, R, d), and each of the targets `rows` (T,) of the crowd.
+    Which pairs are replicated depends on `seed` and on the target, not on the other targets.
     """
     draw = torch.rand(len(crowd), number, generator=torch_generator(seed, "replicate"))[rows.cpu()]
     index, mask = companions(crowd, rows)
@@ -93,12 +93,12 @@ def find_context(attention: nn.Module, company: Tensor, crowd: Crowd, rows: Tens
 # %% ../../nbs/08_graph/02_crowd.ipynb #4008c2b7
 @dataclass(frozen=True, eq=False)
 class Asked:
-    "A person asked for, and the P people present beside them; on one device."
+    "A query, and its P co-travellers; on one device."
 
     feature: Tensor  # (R, d) unit parts
     box: Tensor  # (4,) xyxy
-    boxes: Tensor  # (P, 4) xyxy of the company
-    company: Tensor  # (P, R, d)
+    boxes: Tensor  # (P, 4) xyxy of the co-travellers
+    company: Tensor  # (P, R, d) unit parts of the co-travellers
 
 
 def check_width(attention: nn.Module, features: np.ndarray) -> None:
@@ -111,12 +111,12 @@ def check_width(attention: nn.Module, features: np.ndarray) -> None:
 
 def ask(
     attention: nn.Module,
-    feature: np.ndarray,  # (D,) of the person asked for
+    feature: np.ndarray,  # (D,) of the query
     box: np.ndarray,  # (4,) xyxy, within the picture
     others: tuple[np.ndarray, np.ndarray, np.ndarray],  # boxes (P, 4), scores (P,), features (P, D) detected in it
     score_threshold: float = 0.5,
 ) -> Asked:
-    "The person with `feature` at `box`, and who of the `others` is company. Raises `UserError` as `check_width`."
+    "The query with `feature` at `box`, and which of the `others` are its context. Raises `UserError` as `check_width`."
     boxes, scores, features = others
     device = attention.weight.weight.device
     check_width(attention, feature)
