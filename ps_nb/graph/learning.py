@@ -24,18 +24,18 @@ from ..training.loop import CheckpointKeeper, check_finite, descend, train_epoch
 # %% ../../nbs/08_graph/04_learning.ipynb #85b3570b
 @dataclass(frozen=True, eq=False)
 class TargetPairs:
-    "Who can be asked for in the training scenes, and with whom they can be compared."
+    "The probes of the training scenes, and the people that they can be compared with."
 
     probes: Tensor  # (Q,) rows of the crowd
-    sightings: list[Tensor]  # of each probe, the rows that show the same person elsewhere
+    sightings: list[Tensor]  # of each probe, the rows of the same identity in other scenes
     hardest: Tensor  # (Q, H) rows of other people, the most similar ones
-    others: Tensor  # (O,) all rows that have company
+    others: Tensor  # (O,) all rows with co-travellers
 
 
 def find_pairs(crowd: Crowd, ids: Tensor, hardest: int) -> TargetPairs:
-    "Target pairs of a crowd with identities `ids` (N,). Raises `UserError` when nobody is seen twice in company."
-    everybody = torch.arange(len(crowd), device=crowd.scene.device)
-    accompanied = torch.cat([companions(crowd, rows)[1].any(dim=1) for rows in everybody.split(4096)])
+    "Target pairs of a crowd with identities `ids` (N,). Raises `UserError` when no identity has co-travellers in two scenes."
+    people = torch.arange(len(crowd), device=crowd.scene.device)
+    accompanied = torch.cat([companions(crowd, rows)[1].any(dim=1) for rows in people.split(4096)])
     others = accompanied.nonzero()[:, 0]
     probes, sightings = [], []
     for row in (accompanied & (ids >= 0)).nonzero()[:, 0].tolist():
@@ -56,7 +56,7 @@ def find_pairs(crowd: Crowd, ids: Tensor, hardest: int) -> TargetPairs:
 # %% ../../nbs/08_graph/04_learning.ipynb #8c507e9d
 def draw_targets(pairs: TargetPairs, crowd: Crowd, ids: Tensor, some: Tensor, negatives: int,
                  generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    "Targets (B, 1 + negatives) for the probes number `some` (B,), the true one first, and which of them count (B, …)."
+    "Targets (B, 1 + negatives) of the probes number `some` (B,), the positive first, and which of them are valid (B, …)."
     first = [pairs.sightings[i][int(torch.randint(len(pairs.sightings[i]), (), generator=generator))] for i in some.tolist()]
     hard = torch.randint(pairs.hardest.shape[1], (len(some), (negatives + 1) // 2), generator=generator)
     easy = torch.randint(len(pairs.others), (len(some), negatives // 2), generator=generator)
@@ -69,7 +69,7 @@ def draw_targets(pairs: TargetPairs, crowd: Crowd, ids: Tensor, some: Tensor, ne
 
 # %% ../../nbs/08_graph/04_learning.ipynb #31d9b636
 def target_pairs(probes: Tensor, targets: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    "Probe, target and whether they are one person (T,), float32, of the pairs that count of targets (B, 1 + negatives)."
+    "Probe, target and whether they are one person (T,), float32, of the valid pairs of targets (B, 1 + negatives)."
     label = torch.zeros(targets.shape, device=targets.device)
     label[:, 0] = 1
     return probes[:, None].expand_as(targets)[counted], targets[counted], label[counted]
@@ -92,17 +92,17 @@ def company_similarity(attention: nn.Module, crowd: Crowd, near: Tensor, far: Te
 
 @torch.no_grad()
 def calibrate(scorer: ContextScorer, crowd: Crowd, probe: Tensor, target: Tensor, label: Tensor) -> None:
-    "Fit what similarity alone says of the pairs (T,); with one kind of pairs only, it stays as it is."
+    "Fit the log-odds of similarity alone on pairs (T,); unchanged where all pairs have the same label."
     if label.unique().numel() == 2:
         similarity = pair_similarity(scorer.attention, crowd, probe, target).cpu().numpy()
         fitted = LogisticRegression(C=100.0).fit(similarity[:, None], label.cpu().numpy())
-        scorer.slope.fill_(max(1e-3, float(fitted.coef_[0, 0])))  # more alike is never less likely
+        scorer.slope.fill_(max(1e-3, float(fitted.coef_[0, 0])))  # log-odds never fall with the similarity
         scorer.offset.fill_(float(fitted.intercept_[0]))
 
 # %% ../../nbs/08_graph/04_learning.ipynb #64656dba
 def batch_loss(scorer: ContextScorer, crowd: Crowd, probes: Tensor, targets: Tensor, counted: Tensor,
                generator: torch.Generator) -> dict[str, Tensor]:
-    "Losses `graph` and, without gradient, `alone` of probes (B,) against targets (B, 1 + negatives), the true one first."
+    "Losses `graph` and, without gradient, `alone` of probes (B,) against targets (B, 1 + negatives), the positive first."
     probe, target, label = target_pairs(probes, targets, counted)
     features, attention = crowd.features, scorer.attention
     with torch.no_grad():
@@ -123,7 +123,7 @@ MAX_GRAD_NORM = 1.0  # largest norm of the gradient
 
 def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, ids: Tensor, seed: int,
                  checkpoint: Path | None = None) -> tuple[ContextScorer, list[dict]]:
-    """A scorer learned from a crowd with identities `ids` (N,), and its log, a row an epoch; goes on from `checkpoint`.
+    """A scorer trained on a crowd with identities `ids` (N,), and its log, a row an epoch; resumes from `checkpoint`.
 
     Raises `UserError` as `find_pairs`, and when the loss is not finite.
     """
