@@ -977,6 +977,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ps_nb.figures.drawing.Sighting': ('09_figures/drawing.html#sighting', 'ps_nb/figures/drawing.py'),
                                        'ps_nb.figures.drawing.Sighting.colour': ( '09_figures/drawing.html#sighting.colour',
                                                                                   'ps_nb/figures/drawing.py'),
+                                       'ps_nb.figures.drawing.check_figure_path': ( '09_figures/drawing.html#check_figure_path',
+                                                                                    'ps_nb/figures/drawing.py'),
                                        'ps_nb.figures.drawing.paper_style': ( '09_figures/drawing.html#paper_style',
                                                                               'ps_nb/figures/drawing.py'),
                                        'ps_nb.figures.drawing.png_bytes': ('09_figures/drawing.html#png_bytes', 'ps_nb/figures/drawing.py'),

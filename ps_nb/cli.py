@@ -35,7 +35,7 @@ from .evaluation.models import compare_models, query_table
 from .evaluation.ranking import evaluation_record, score_search
 from .evaluation.settings import EvaluationSettings, PRESETS
 from .figures.cases import context_picture, worst_picture
-from .figures.drawing import save_figure
+from .figures.drawing import check_figure_path, save_figure
 from .graph.crowd import Asked, ask
 from .graph.scorer import ContextScorer, context_rescorer, joined_pairs, search_rescorer
 from .reproduction.many_runs import reproduce
@@ -243,7 +243,7 @@ def evaluation_settings(preset: str, gallery_size: int | None, score_weighted: b
 def read_found(path: Path, data: SearchSet, root: Path, format: str, images: Path | None) -> Detections:
     "Detections of another model or of this one; ids of COCO results are those of a COCO-style set's own annotations."
     own = root / "annotations/test.json"
-    if images is None and path.suffix == ".json" and format == "coco" and own.exists():
+    if images is None and path.suffix.lower() == ".json" and format == "coco" and own.exists():
         images = own
     return read_detections(path, [scene.name for scene in data.gallery], images)
 
@@ -266,6 +266,8 @@ def evaluate_command(
 ) -> None:
     """Score detections and features by a protocol: detection AP and recall, search mAP and top-k, as fractions."""
     settings = evaluation_settings(preset, gallery_size, score_weighted)
+    if worst is not None:
+        check_figure_path(worst)
     search_set = read_data(data, format, classes)
     protocol, rescore = protocol or usual_protocol(search_set), None
     asked, found = search_set.protocol(protocol), read_found(detections, search_set, data, format, images)

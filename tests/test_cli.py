@@ -212,6 +212,8 @@ def test_other_models_as_coco_results_and_side_by_side(ps_nb, work):
         write_json(work / "numbered.json", changed)
         status, _, error = ps_nb("evaluate", "numbered.json", *common, *extra, "--out", "x.json")
         assert status == 1 and error.count("\n") == 1 and part in error, error
+    status, _, error = ps_nb("evaluate", "mine.json", *common, "--out", "early.json", "--worst", "worst.jpg")
+    assert status == 1 and "ends in .png" in error and not (work / "early.json").exists()  # said before the work
     status, _, error = ps_nb("compare", "mine.json", "mine.json", *common, "--out", "x.csv")
     assert status == 1 and "mine.json is named twice" in error and error.count("\n") == 1
 

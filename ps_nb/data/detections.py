@@ -38,7 +38,10 @@ def detections_from_lists(
         rows.append((box, feature))
     image = np.repeat(np.asarray(names, dtype=str), [len(box) for box, _ in rows])
     box = np.concatenate([box for box, _ in rows]) if rows else np.zeros((0, 5))
-    queries = None if query_features is None else np.stack([np.asarray(each).reshape(-1) for each in query_features])
+    queries = None if query_features is None else [np.asarray(each).reshape(-1) for each in query_features]
+    widths = sorted({len(each) for each in queries or ()})
+    if len(widths) > 1:
+        raise UserError(f"query features have {first_few([str(each) for each in widths])} numbers: make all with one model")
     return group_detections(list(names), image, box[:, :4], box[:, 4],
                             np.concatenate([each for _, each in rows]) if rows else np.zeros((0, 0)), queries)
 
@@ -83,7 +86,7 @@ def read_coco_results(path: str | Path, names: Sequence[str], images: str | Path
         if len(features) != len(entries):
             raise UserError(f"{path.with_suffix('.features.npy')} has {len(features)} rows for {len(entries)} detections: write "
                             "one row a detection, in their order")
-        kept = [i for i, entry in enumerate(entries) if not people or entry.get("category_id", min(people, key=str)) in people]
+        kept = [i for i, entry in enumerate(entries) if not people or entry.get("category_id") in {*people, None}]
         strange = next((entries[i]["image_id"] for i in kept if entries[i]["image_id"] not in known), None)
         if strange is not None:
             raise UserError(f"{path}: image_id {strange!r} is no image of {images or 'the gallery'}: name the COCO-style json "

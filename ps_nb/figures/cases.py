@@ -50,7 +50,10 @@ def ranked_row(
     people = []
     for row, similarity, match in zip(best.detection[:top], best.similarity[:top], best.match[:top]):
         scene = data.gallery[detections.scene_index[row]]
-        people.append(sighting(read_image(scene.path), detections.boxes[row], f"{similarity:.2f}", bool(match)))
+        try:
+            people.append(sighting(read_image(scene.path), detections.boxes[row], f"{similarity:.2f}", bool(match)))
+        except UserError as error:
+            raise UserError(f"a detection in {scene.name}: {error}") from None
     return GalleryRow(label, sighting(read_image(data.gallery[query.scene].path), query.box, "query"), people)
 
 # %% ../../nbs/09_figures/03_cases.ipynb #42f76624

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'QUERY', 'RIGHT', 'WRONG', 'UNKNOWN', 'SCENE_SIDE', 'paper_style', 'png_bytes', 'small_png', 'PaperFigure',
-           'save_figure', 'Sighting', 'sighting', 'shortened', 'show_scene', 'show_crop', 'ranked_people']
+           'check_figure_path', 'save_figure', 'Sighting', 'sighting', 'shortened', 'show_scene', 'show_crop',
+           'ranked_people']
 
 # %% ../../nbs/09_figures/01_drawing.ipynb #077c6156
 import contextlib
@@ -78,10 +79,15 @@ class PaperFigure(Figure):
         return small_png(self)
 
 
-def save_figure(figure: Figure, path: str | Path, dpi: int = 100, limit: int | None = 100_000) -> None:
-    "Write `figure` to `path`, whole or not at all, as `small_png` makes it. Raises `UserError` when `path` is no .png."
+def check_figure_path(path: str | Path) -> None:
+    "Raise `UserError` when `path` is no .png, before the work that leads to the figure."
     if Path(path).suffix.lower() != ".png":
         raise UserError(f"{path}: figures are written as PNG; give a name that ends in .png")
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 100, limit: int | None = 100_000) -> None:
+    "Write `figure` to `path`, whole or not at all, as `small_png` makes it. Raises `UserError` when `path` is no .png."
+    check_figure_path(path)
     write_bytes(path, small_png(figure, dpi, limit))
 
 # %% ../../nbs/09_figures/01_drawing.ipynb #f00f39cb
