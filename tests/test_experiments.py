@@ -201,8 +201,18 @@ def check_fig3d_clusters(result):
     assert first[0]["wrong_members"] == first[1]["wrong_members"] and first[0]["clusters"] <= first[1]["clusters"]
 
 
+def check_laptop(result):
+    ours = {(row["proposals"], row["input"]): row for row in result["rows"] if row["software"] == "PyTorch" and row["gflops"]}
+    assert len({row["parameters"] for row in ours.values()}) == 1 and len(result["recipes"]) == 1
+    for size in {size for _, size in ours}:
+        assert ours[100, size]["gflops"] < ours[300, size]["gflops"], "each proposal is work"
+        assert ours[100, size]["detection_recall"] <= ours[300, size]["detection_recall"], "fewer are looked at"
+    others = [row for row in result["rows"] if row["network"].startswith("fasterrcnn")]
+    assert len(others) == 4 and not any(row["map"] for row in others), "torchvision's networks describe nobody"
+
+
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/all_protocols": check_all_protocols,
-          "beyond/real_video": check_real_video,
+          "beyond/real_video": check_real_video, "beyond/laptop": check_laptop,
           "e2e/tab1_statistics": check_tab1_statistics, "e2e/fig2_heights": check_fig2_heights,
           "e2e/fig3_subsets": check_fig3_subsets, "e2e/tab2_detectors_reid": check_tab2_detectors_reid,
           "e2e/fig5_detector_pr": check_fig5_detector_pr, "e2e/fig6_training": check_fig6_training,
