@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_stops_the_run():
 
 
 def test_nobody_to_train_on(tmp_path):
-    with pytest.raises(UserError, match="nobody to train on"):
+    with pytest.raises(UserError, match="no person to train on"):
         train(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1), [], Augmentation((InputSize(9, 9),)), Schedule(), tmp_path)
 
 

@@ -184,6 +184,6 @@ def ranked_people(query: Sighting, people: Sequence[Sighting], columns: int = 5)
         show_scene(figure.add_subplot(grid[row + 1, column]), person.scene, person.box, person.colour)
     if not people:
         axis = figure.add_subplot(grid[:, 1])
-        axis.text(0.5, 0.5, "nobody found", horizontalalignment="center", verticalalignment="center")
+        axis.text(0.5, 0.5, "no person found", horizontalalignment="center", verticalalignment="center")
         axis.axis("off")
     return figure

@@ -87,8 +87,8 @@ def false_alarms(detections: Detections, scenes: list[Scene], recall: float = 0.
     best = np.zeros(len(detections))
     np.maximum.at(best, detection, overlap)
     wrong = best[bold[~right[bold]]]
-    nobody, again = (wrong < 0.1).sum(), (wrong >= 0.5).sum()
-    shares = dict(nobody=nobody, beside=len(wrong) - nobody - again, again=again)
+    nowhere, again = (wrong < 0.1).sum(), (wrong >= 0.5).sum()
+    shares = dict(no_person=nowhere, beside=len(wrong) - nowhere - again, again=again)
     return dict(false=len(wrong) / right[bold].sum(), **{name: count / max(1, len(wrong)) for name, count in shares.items()})
 
 # %% ../../nbs/13_reproduction/05_joint_rows.ipynb #f6b5c78a

@@ -80,7 +80,7 @@ def over_seeds(rows: list[dict] | pd.DataFrame, keys: list[str]) -> pd.DataFrame
     Raises `UserError` when there is no row.
     """
     if not len(rows):
-        raise UserError(f"there is nothing to tabulate by {', '.join(keys)}: nobody was found, or a parameter lists nothing")
+        raise UserError(f"there is nothing to tabulate by {', '.join(keys)}: no person was found, or a parameter lists nothing")
     frame = pd.DataFrame(rows).drop(columns=["seed", "answers"], errors="ignore")
     groups = frame.groupby(keys, sort=False, dropna=False)
     averaged = [name for name in frame if name not in keys and frame[name].dtype.kind in "iuf"]

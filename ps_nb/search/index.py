@@ -370,7 +370,7 @@ def write_approximate(folder: str | Path, model: str | None = None) -> int:
     "Make the approximate index of the index in `folder`, beside it, and return of how many people. Raises `UserError`."
     features = load_index(folder, model).detections.features
     if not len(features):
-        raise UserError(f"{folder} has nobody in it: index images with people first")
+        raise UserError(f"{folder} has no person in it: index images with people first")
     made = approximate_index(features)
     with atomic_path(Path(folder) / APPROXIMATE) as temporary:
         faiss_library().write_index(made, str(temporary))

@@ -101,7 +101,7 @@ def look_at_photograph(desk: SearchDesk, name: str) -> tuple[np.ndarray, Looked,
     with desk.busy:
         boxes, _, _ = desk.detect(pixels)
     looked = Looked(str(name), np.asarray(boxes, np.float32).reshape(-1, 4), min(1.0, SHOWN / max(pixels.shape[:2])))
-    found = f"{len(boxes)} {'person' if len(boxes) == 1 else 'people'} found: click one" if len(boxes) else "nobody was found"
+    found = f"{len(boxes)} {'person' if len(boxes) == 1 else 'people'} found: click one" if len(boxes) else "no person was found"
     return shown_picture(pixels, looked.boxes), looked, f"{found}, or draw a box with two clicks."
 
 
@@ -142,7 +142,7 @@ def answered_scenes(gallery: GalleryIndex, result: SearchResult) -> tuple[list[t
 def answer(desk: SearchDesk, looked: Looked | None, top: int, least: float, second: bool, folder: str | Path) -> PageAnswer:
     "Who in the index looks like the person asked for; files go to `folder`, new for each answer. Raises `UserError`."
     if looked is None or looked.box is None:
-        raise UserError("nobody is asked for yet: choose a photograph and click a person")
+        raise UserError("no person is asked for yet: choose a photograph and click a person")
     with desk.busy:
         gallery, pixels = current_gallery(desk), read_query(looked.name)
         box = query_box(looked.box, pixels.shape[1], pixels.shape[0])

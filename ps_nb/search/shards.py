@@ -95,7 +95,7 @@ def chosen_engine(folder: str | Path, index: GalleryIndex, approximate: bool = F
                   cluster: str | None = None) -> Iterator[str | Engine]:
     "The engine for `search_box` that a command was asked for. Raises `UserError` as each of them, or when both are wanted."
     if approximate and cluster is not None:
-        raise UserError("--cluster compares everybody and --approximate does not: leave out one of them")
+        raise UserError("--cluster compares all people and --approximate does not: leave out one of them")
     if cluster is None:
         yield approximate_engine(folder, index) if approximate else "auto"
     else:

@@ -112,7 +112,7 @@ def known_people(scenes: list[Scene]) -> np.ndarray:
     "The identities (N,) of all people in `scenes`, -1 unlabelled. Raises `UserError` when no person has one."
     ids = np.concatenate([np.zeros(0, np.int64), *(scene.ids for scene in scenes)])
     if not (ids >= 0).any():
-        raise UserError("there is nobody to tell apart: the training scenes have no identities")
+        raise UserError("there is no person to tell apart: the training scenes have no identities")
     return ids
 
 

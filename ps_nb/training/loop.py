@@ -378,7 +378,7 @@ def train(
     Raises `UserError` when there are no people to train on, a loss is not finite or the checkpoint is of another schedule.
     """
     if not any(len(scene) for scene in scenes):
-        raise UserError("there is nobody to train on: the training scenes have no boxes")
+        raise UserError("there is no person to train on: the training scenes have no boxes")
     precision = searcher_precision(searcher, scenes, augmentation, device, precision)
     accelerator = prepare_accelerator(choose_device(device), precision)
     plain, objective = place(searcher, accelerator.device), objective.to(accelerator.device)
