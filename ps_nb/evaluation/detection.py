@@ -71,7 +71,7 @@ def evaluate_detection(
     scenes: list[Scene],
     settings: EvaluationSettings = PRESETS["standard"],
 ) -> dict[str, float]:
-    "Detection `ap` and `recall` as fractions, and the numbers of `detections` and `people` that count. Raises as `match_detections`."
+    "Detection `ap` and `recall` as fractions, and the numbers of `detections` and `people`. Raises as `match_detections`."
     scores, hits, people = match_detections(detections, scenes, settings)
     return dict(ap=average_precision(scores, hits, people, settings.ap_rule), recall=float(hits.sum() / people),
                 detections=len(scores), people=people)

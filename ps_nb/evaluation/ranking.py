@@ -105,7 +105,7 @@ def matched_query_features(
 
 # %% ../../nbs/02_evaluation/04_ranking.ipynb #49a28aae
 def check_query_features(query_features: np.ndarray | None, detections: Detections, protocol: Protocol) -> np.ndarray:
-    "`query_features` (Q, D) as float32. Raises `UserError` when they are missing, not one a query, of another width or not finite."
+    "`query_features` (Q, D) as float32. Raises `UserError` when they are missing, too few, of another width or not finite."
     if query_features is None:
         raise UserError("the detections come without query features: add query_features, or choose an "
                         "evaluator that takes them from the detections (preset alignps)")
@@ -230,7 +230,7 @@ def find_candidates(
     products: np.ndarray | None = None,  # (N,) similarities to all detections, if computed before
     rescore: Callable[[int, np.ndarray, np.ndarray], np.ndarray] | None = None,  # as in `score_search`
 ) -> Candidates:
-    "The candidates of one query, in the order of its gallery. Raises `UserError` where `rescore` gives other than K finite numbers."
+    "The candidates of one query, in the order of its gallery. Raises `UserError` unless `rescore` gives K finite numbers."
     scenes, truth, truths = search_gallery(query, space.cameras, settings)
     if settings.matching == "prw_matlab":
         scenes = scenes if (scenes == query.scene).any() else np.append(scenes, query.scene)
@@ -283,7 +283,7 @@ class SearchScores:
 
     average_precision: np.ndarray  # (Q,) NaN where there is no match to find
     ranks: list[np.ndarray]  # per query (F,) the ranks of the matches found, from 1, ascending
-    truths: np.ndarray  # (Q,) matches there were to find
+    truths: np.ndarray  # (Q,) matches to find
 
     def top(self, k: int) -> float:
         "Fraction of the queries with a match among the `k` most similar detections."
