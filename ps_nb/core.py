@@ -33,19 +33,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-if TYPE_CHECKING:  # torch takes seconds to import: what never meets a tensor, as a process that draws scenes, starts without it
+if TYPE_CHECKING:  # importing torch takes seconds: a process that draws scenes starts without it
     import torch
 
 # %% ../nbs/00_ground/01_core.ipynb #a9ac4c6b
 class UserError(Exception):
-    "An error in what the user gave: one line that names the file or value and says what to do."
+    "An error in what the user gave. `message` names the file or value and says what to do; line breaks in it become blanks."
 
     def __init__(self, message: str):
         super().__init__(" ".join(str(message).split()))
 
 # %% ../nbs/00_ground/01_core.ipynb #b56f052f
 def run_command(command: Callable[[], None]) -> None:
-    "Run a command of `ps-nb`; a `UserError` becomes one line on standard error and exit status 1."
+    "Run a command of `ps-nb`. A `UserError` becomes one line and `SystemExit` of status 1, Ctrl-C one of status 130."
     try:
         command()
     except UserError as error:
@@ -63,19 +63,19 @@ def derived_seed(seed: int, *names: str | int) -> int:
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
-    "A numpy generator of its own for the purpose called `names`."
+    "A numpy generator for the purpose called `names`, seeded with `derived_seed`."
     return np.random.default_rng(derived_seed(seed, *names))
 
 
 def torch_generator(seed: int, *names: str | int) -> "torch.Generator":
-    "A torch (CPU) generator of its own for the purpose called `names`."
+    "A torch generator on the CPU for the purpose called `names`, seeded with `derived_seed`."
     import torch
 
     return torch.Generator().manual_seed(derived_seed(seed, *names))
 
 
 def seed_everything(seed: int) -> None:
-    "Seed the global generators of Python, numpy and torch, for library code that takes no generator."
+    "Seed the global generators of Python, numpy and torch, for code of other libraries that takes no generator."
     import torch
 
     random.seed(derived_seed(seed, "python"))
@@ -90,11 +90,11 @@ def held_temporary(folder: Path, suffix: str) -> tuple[int, Path]:
     "A new temporary file in `folder`, open for writing and locked by this process: its handle and its path."
     while True:
         handle, name = tempfile.mkstemp(dir=folder, prefix=UNFINISHED, suffix=suffix)
-        with contextlib.suppress(OSError):  # a file system without locks, on which `locked` ends, and removes nothing
+        with contextlib.suppress(OSError):  # a file system without locks, where `locked` raises an error
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, Path(name)
-        os.close(handle)  # `remove_unfinished` was faster
+        os.close(handle)  # `remove_unfinished` of another process deleted it before it was locked
 
 
 @contextlib.contextmanager
@@ -133,24 +133,24 @@ def remove_unfinished(folder: str | Path, nested: bool = True) -> None:
         if not nested:
             folders.clear()
         for found in (Path(parent, name) for name in names if name.startswith(UNFINISHED)):
-            with contextlib.suppress(OSError), open(found, "rb") as stream:  # held by its writer, renamed by it, or not ours
+            with contextlib.suppress(OSError), open(found, "rb") as stream:  # locked or renamed by its writer, or of another user
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 found.unlink()
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
-    "Write `content` to `path`, whole or not at all."
+    "Write `content` to `path`, whole or not at all. Raises `UserError` as `atomic_path` does."
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: str | Path, content: str) -> None:
-    "Write `content` to `path` as UTF-8, whole or not at all."
+    "Write `content` to `path` as UTF-8, whole or not at all. Raises `UserError` as `atomic_path` does."
     write_bytes(path, content.encode("utf-8"))
 
 # %% ../nbs/00_ground/01_core.ipynb #3013d0bc
 def json_text(value, indent: int | None = 1) -> str:
-    "`value` as JSON with sorted keys; numpy scalars and paths become plain values, NaN raises `ValueError`."
+    "`value`, also of numpy or a path, as JSON with sorted keys. Raises `ValueError` on NaN, `TypeError` on another type."
 
     def plain(item):
         if isinstance(item, np.generic):
@@ -166,17 +166,17 @@ def json_text(value, indent: int | None = 1) -> str:
 
 
 def write_json(path: str | Path, value) -> None:
-    "Write `value` to `path` as indented JSON, whole or not at all."
+    "Write `value` to `path` as indented JSON, whole or not at all. Raises as `json_text` and `atomic_path` do."
     write_text(path, json_text(value) + "\n")
 
 
 def read_json(path: str | Path):
-    "The content of a JSON file. Raises `UserError` naming the file when it is missing or not JSON."
+    "The content of a JSON file. Raises `UserError` naming the file when it is missing, cannot be read or is not JSON."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number of thousands of digits, brackets without end
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, a number too long or brackets too deep
         raise UserError(f"{path} is not valid JSON ({error}): write it again or delete it") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
@@ -223,13 +223,13 @@ RENAMED = {  # record -> first name of a field -> its name today
 
 
 def present_names(kind: type, value: dict) -> dict:
-    "`value`, the fields of a record of type `kind` that any version wrote, under the names that they have today."
+    "`value`, the fields of a record of type `kind` as any version wrote them, under their present names."
     renamed = RENAMED.get(kind.__name__, {})
     return {renamed.get(name, name): each for name, each in value.items()}
 
 
 def first_names(record, value):
-    "`value`, the JSON of `record`, under the names that its fields, and those of the records in it, had first."
+    "`value`, the JSON of `record`, under the first names of its fields; so are records within `record`."
     if dataclasses.is_dataclass(record):
         first = {new: old for old, new in RENAMED.get(type(record).__name__, {}).items()}
         return {first.get(name, name): first_names(getattr(record, name), each) for name, each in value.items()}
@@ -239,36 +239,36 @@ def first_names(record, value):
 
 # %% ../nbs/00_ground/01_core.ipynb #11812716
 def write_checked(path: str | Path, content: bytes | memoryview) -> None:
-    "Write `content` to `path`, whole or not at all, and its SHA-256 beside it, in `path`.sha256."
+    "Write `content` to `path`, whole or not at all, and its SHA-256 to `path`.sha256. Raises `UserError` as `atomic_path` does."
     path = Path(path)
-    before = [file_checksum(path)] if path.exists() else []  # a kill between the two files leaves the old one and its checksum
+    before = [file_checksum(path)] if path.exists() else []  # a kill between the two writes leaves the old file, and its checksum
     write_text(f"{path}.sha256", "\n".join([*dict.fromkeys([*before, hashlib.sha256(content).hexdigest()]), ""]))
     write_bytes(path, content)
 
 
 def check_bytes(path: str | Path) -> None:
-    "Raise `UserError` where a file is not what `write_checked` wrote; one without a checksum beside it passes."
+    "Raises `UserError` where the bytes of a file are not those that `write_checked` wrote; a file without a checksum passes."
     kept = Path(f"{path}.sha256")
     if kept.exists() and file_checksum(path) not in kept.read_text(errors="replace").split():
         raise UserError(f"{path} is damaged, its bytes are not those of {kept.name}: delete it and train again")
 
 
 def remove_checked(path: str | Path) -> None:
-    "Delete what `write_checked` wrote to `path`, if it is there."
-    for each in (Path(f"{path}.sha256"), Path(path)):  # a kill between the two leaves what is found and deleted again
-        if each.exists():  # or a read-only file system would refuse to delete even what is not there
+    "Delete the file that `write_checked` wrote to `path`, and its checksum, where they exist."
+    for each in (Path(f"{path}.sha256"), Path(path)):  # a kill between the two leaves the file, which the next call deletes
+        if each.exists():  # a read-only file system refuses to delete even a file that does not exist
             each.unlink(missing_ok=True)
 
 
 def save_tensors(path: str | Path, tensors: "dict[str, torch.Tensor]") -> None:
-    "Write `tensors` as safetensors, by `write_checked`."
+    "Write `tensors`, of any device and shape, to a safetensors file, by `write_checked`."
     import safetensors.torch
 
     write_checked(path, safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}))
 
 
 def load_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
-    "The tensors of a safetensors file. Raises `UserError` when it is missing, damaged or something else."
+    "The tensors of a safetensors file, on the CPU. Raises `UserError` when it is missing, damaged or of another format."
     import safetensors.torch
 
     if not Path(path).exists():
@@ -281,21 +281,21 @@ def load_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
 
 # %% ../nbs/00_ground/01_core.ipynb #bc9a2eec
 def open_lock(folder: Path) -> int:
-    "A handle of the file .lock in `folder`, which is made if absent."
+    "A handle of the file .lock in `folder`, made if absent. Raises `OSError` where it can be neither made nor read."
     try:
         return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     except PermissionError:
         if not os.access(folder, os.W_OK):
             raise
-        return os.open(folder / ".lock", os.O_RDONLY)  # another user's, in a folder of both
+        return os.open(folder / ".lock", os.O_RDONLY)  # the file of another user in a shared folder: reading is enough for a lock
 
 
 @contextlib.contextmanager
 def locked(folder: str | Path):
     """Hold the exclusive lock of `folder` (made if absent) until the block ends; waits while another process holds it.
 
-    Temporary files that killed processes left in it and below are deleted. Raises `UserError` when it cannot be made, is no
-    folder, cannot be written to, or lies on a file system without locks.
+    Temporary files that killed processes left in `folder` and its sub-folders are deleted. Raises `UserError` when `folder`
+    cannot be made, is no folder, cannot be written to, or lies on a file system without locks.
     """
     folder = Path(folder)
     try:
@@ -316,11 +316,11 @@ def locked(folder: str | Path):
 
 # %% ../nbs/00_ground/01_core.ipynb #b17e4c04
 def answer_calls() -> None:
-    "What a process of `map_in_processes` does: reads functions and items from standard input, and writes what they give."
+    "The loop of a process of `map_in_processes`: read functions and items from standard input, write results to standard output."
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that a temporary file is removed
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what is printed is no answer
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the process that asks has ended
+    os.dup2(2, 1)  # text that the function prints goes to standard error, not among the results
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the process that started this one has ended
         while True:
             function, item = pickle.load(sys.stdin.buffer)
             try:
@@ -332,7 +332,7 @@ def answer_calls() -> None:
 
 
 def call(process: subprocess.Popen, function: Callable, item):
-    "`function(item)`, computed by `process`. Raises the `UserError` that it raises, and one where the process ends."
+    "`function(item)`, computed by `process`. Raises the `UserError` of `function`, or one that says that `process` has ended."
     try:
         pickle.dump((function, item), process.stdin)
         process.stdin.flush()
@@ -346,7 +346,7 @@ def call(process: subprocess.Popen, function: Callable, item):
 
 # %% ../nbs/00_ground/01_core.ipynb #b17e4c05
 def map_in_processes(function: Callable, items: list, workers: int) -> Iterator:
-    "`function`, which pickle finds by its name, of each of `items`, in their order, by `workers` processes."
+    "`function(item)` of each of `items`, in order, by `workers` processes. Pickle finds `function` by name. Raises as `call`."
     program = "import sys; sys.path[:] = sys.argv[1:]; from ps_nb.core import answer_calls; answer_calls()"
     command = [sys.executable, "-c", program, *map(os.path.abspath, sys.path)]
     processes, idle, pool = [], SimpleQueue(), ThreadPoolExecutor(workers)
@@ -359,7 +359,7 @@ def map_in_processes(function: Callable, items: list, workers: int) -> Iterator:
             idle.put(process)
 
     try:
-        for _ in range(workers):  # in sessions of their own: the interrupt of a terminal reaches this process alone
+        for _ in range(workers):  # each in a session of its own: Ctrl-C in a terminal reaches this process only
             processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True))
             idle.put(processes[-1])
         yield from pool.map(compute, items)
@@ -384,5 +384,5 @@ def imported_when_asked(package: str, **modules: str) -> tuple[Callable, list[st
 
 # %% ../nbs/00_ground/01_core.ipynb #6649c744
 def progress(iterable, description: str, total: int | None = None):
-    "`iterable` with a progress bar when standard error is a terminal, untouched otherwise."
+    "`iterable`, with a progress bar (`total` items) when standard error is a terminal, and without one otherwise."
     return tqdm(iterable, desc=description, total=total, leave=False, disable=not sys.stderr.isatty())
