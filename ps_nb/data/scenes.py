@@ -191,7 +191,7 @@ def number_array(key: str, value: np.ndarray, columns: int | None = 0) -> np.nda
 # %% ../../nbs/01_data/01_scenes.ipynb #8e85036a
 @dataclass(frozen=True, eq=False)
 class Detections:
-    "Detections of many scenes, grouped by scene. Raises `UserError` on unequal lengths and on values that are not finite numbers."
+    "Detections of many scenes, grouped by scene. Raises `UserError` on unequal lengths and values that are not finite."
 
     names: tuple[str, ...]  # (S,) scene names
     offsets: np.ndarray  # (S + 1,) int64: detections of scene i are offsets[i]:offsets[i + 1]
