@@ -108,7 +108,7 @@ RUNS_CODE = (".pkl", ".pickle", ".pth", ".pt", ".ckpt", ".tar", ".joblib", ".dil
 def read_detections(path: str | Path, names: Sequence[str], images: str | Path | None = None) -> Detections:
     """Detections in the file `path`, .npz or COCO results, for the gallery images `names`; `images` as in `read_coco_results`.
 
-    Raises `UserError` where the file is of neither kind or does not fit; a pickle is refused, and the message says what to do instead.
+    Raises `UserError` where the file is of neither kind or does not fit; the message for a pickle says what to do.
     """
     kind = Path(path).suffix.lower()
     if kind in RUNS_CODE:

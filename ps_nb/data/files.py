@@ -62,7 +62,7 @@ def image_sizes(folder: Path, names: list[str]) -> list[tuple[int, int]]:
 
 # %% ../../nbs/01_data/02_files.ipynb #9994db9f
 def place_images(images: dict[str, Path], folder: Path) -> None:
-    "Copy images (name -> where it lies) to `folder` / name, unless they lie there. `UserError` on a missing image or unsafe name."
+    "Copy images (name -> where it lies) to `folder` / name, unless they lie there. `UserError` on a missing image or bad name."
     for name, path in images.items():
         target = folder / name
         if not Path(os.path.abspath(target)).is_relative_to(os.path.abspath(folder)):
