@@ -27,7 +27,7 @@ class PrintedQuery(NamedTuple):
     "A query as a CUHK-SYSU protocol file prints it, with image names and boxes as left, top, width, height."
 
     image: str
-    box: np.ndarray  # (4,)
+    box: np.ndarray  # (4,) pixels
     person: str
     positives: list[str]
     truth: np.ndarray  # (M, 4) the person's box in each positive
@@ -83,11 +83,14 @@ def numbered_protocol(
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #e3ae7e8e
 def label_boxes(
-    boxes: dict[str, np.ndarray],  # image -> (P, 4)
-    named: list[tuple[str, np.ndarray, str]],  # image, box, person
+    boxes: dict[str, np.ndarray],  # image -> (P, 4) left, top, width, height
+    named: list[tuple[str, np.ndarray, str]],  # image, (4,) box, person
     source: str,  # the file the names are from, for messages
 ) -> tuple[dict[str, np.ndarray], dict[str, int]]:
-    "Ids (P,) of every image's boxes, -1 where no name's box equals theirs, and the number of every person, in natural order."
+    """Ids (P,) of the boxes of every image, -1 where no named box is equal, and person name -> identity, in natural order.
+
+    Raises `UserError` naming an image that `boxes` lacks; warns of named boxes that `boxes` lacks.
+    """
     persons = sorted({person for *_, person in named}, key=natural_key)
     number = {person: i for i, person in enumerate(persons)}
     ids = {image: np.full(len(own), UNLABELLED, np.int64) for image, own in boxes.items()}
@@ -117,7 +120,7 @@ def cuhk_boxes(path: Path) -> dict[str, np.ndarray]:
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #186d3e08
 def cuhk_train_names(path: Path) -> list[tuple[str, np.ndarray, str]]:
-    "(image, box, person) for every appearance that `Train.mat` lists."
+    "(image, (4,) left, top, width, height, person) for every appearance that `Train.mat` lists."
     variables, named = read_mat(path), []
     with expected_layout(path, "CUHK-SYSU's Train.mat"):
         for person, _, scenes in mat_records(variables["Train"]):
@@ -138,7 +141,10 @@ def cuhk_pool(path: Path, boxes: dict[str, np.ndarray]) -> list[str]:
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #79734ca0
 def cuhk_protocol_files(root: Path, protocols: list[str] | None = None) -> dict[str, Path]:
-    "Protocol name -> file, smallest gallery first. `protocols` limits them to some names (the smallest gallery always stays)."
+    """Protocol name -> file, smallest gallery first; only those named in `protocols`, and always the smallest gallery.
+
+    Raises `UserError` when there is no TestG file, or no file of a protocol that is named.
+    """
     sizes = {path.stem: path for path in sorted((root / "annotation/test/train_test").glob("TestG*.mat"),
                                                 key=lambda path: natural_key(path.name))}
     if not sizes:
@@ -188,7 +194,8 @@ def read_cuhk_sysu(
 def read_cuhk_protocol(path: str | Path) -> SearchSet:
     """One CUHK-SYSU protocol file without the data set: a gallery of the scenes it names, with the boxes it names.
 
-    Scenes come in natural order; width and height of all of them are the largest x2 and y2 in the file. No image is opened.
+    Scenes come in natural order; every scene has the largest x2 in the file as width and the largest y2 as height, in pixels. No
+    image is opened.
     """
     path = Path(path)
     rows = printed_queries(path)
@@ -209,6 +216,7 @@ def mat_box(box: np.ndarray) -> np.ndarray:
     """A (4,) x1 y1 x2 y2 box as CUHK-SYSU stores it: (1, 4) left, top, width, height.
 
     Corners are rounded to whole pixels, a side never below one; uint8 where that holds the numbers, else uint16.
+    Raises `UserError` on a negative left or top edge.
     """
     low, high = np.rint(box[:2]).astype(np.int64), np.rint(box[2:]).astype(np.int64)
     stored = np.concatenate([low, np.maximum(high - low, 1)])[None]
@@ -246,7 +254,7 @@ def cuhk_protocol_table(
     first_person: int,  # the name of identity 0 is p<first_person>
     extra: dict[str, list],  # further fields, one value per query
 ) -> np.ndarray:
-    "The struct array (1, Q) of a CUHK-SYSU protocol file."
+    "The struct array (1, Q) of a CUHK-SYSU protocol file. Raises `UserError` when `extra` has not one value per query."
     empty, rows = np.zeros((1, 0)), []
     for name, values in extra.items():
         if len(values) != len(protocol):
@@ -261,7 +269,7 @@ def cuhk_protocol_table(
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #9f9d1450
 def separate_splits(search_set: SearchSet, layout: str) -> None:
-    "Raise `UserError` when an image is in both splits, which the official layouts cannot say."
+    "Raise `UserError` when an image is in both splits, which the official layouts do not allow."
     both = {scene.name for scene in search_set.train} & {scene.name for scene in search_set.gallery}
     if both:
         raise UserError(f"image {min(both)} is in training and in the gallery: {layout}'s layout holds an image in one of them")
@@ -270,7 +278,7 @@ def separate_splits(search_set: SearchSet, layout: str) -> None:
 def write_cuhk_sysu(
     search_set: SearchSet,
     root: str | Path,
-    occluded: list[float] | None = None,  # how much of each query of protocol Occlusion is hidden; None: 1 for each
+    occluded: list[float] | None = None,  # hidden fraction of each query of protocol Occlusion; None: 1 for each
 ) -> None:
     """Write a search set in CUHK-SYSU's official layout: annotations, and images that are not yet in `Image/SSM`.
 

@@ -62,7 +62,7 @@ def image_sizes(folder: Path, names: list[str]) -> list[tuple[int, int]]:
 
 # %% ../../nbs/01_data/02_files.ipynb #9994db9f
 def place_images(images: dict[str, Path], folder: Path) -> None:
-    "Copy images (name -> where it lies) to `folder` / name, unless they lie there. `UserError` when there is no image."
+    "Copy images (name -> where it lies) to `folder` / name, unless they lie there. `UserError` on a missing image or bad name."
     for name, path in images.items():
         target = folder / name
         if not Path(os.path.abspath(target)).is_relative_to(os.path.abspath(folder)):
@@ -84,7 +84,7 @@ def whole_pixel_corners(
     left_top_width_height: np.ndarray,  # (N, 4) pixels, with fractions
     moved_first: bool,  # negative x and y become 0 before width and height are added, as in annotations; else after
 ) -> np.ndarray:
-    "(N, 4) float64 x1 y1 x2 y2 as the published readers of PRW make them: whole, none negative, perhaps beyond the image."
+    "(N, 4) float64 x1 y1 x2 y2 as in the published readers of PRW: whole, none negative, possibly beyond the image."
     box = np.array(left_top_width_height, np.float64).reshape(-1, 4)
     if moved_first:
         box[:, :2] = np.maximum(box[:, :2], 0)
@@ -113,7 +113,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
 # %% ../../nbs/01_data/02_files.ipynb #d62077d7
 @contextlib.contextmanager
 def expected_layout(path: Path, kind: str):
-    "Turn the errors of taking a file apart into one `UserError` that says what kind of file `path` was taken for."
+    "A context in which an error of parsing becomes one `UserError`, which says what kind of file `path` was taken for."
     try:
         yield
     except (AttributeError, IndexError, KeyError, OverflowError, StopIteration, TypeError, ValueError) as error:
@@ -122,7 +122,7 @@ def expected_layout(path: Path, kind: str):
 
 # %% ../../nbs/01_data/02_files.ipynb #15e6f211
 def mat_records(value: np.ndarray) -> list[np.void]:
-    "The structs of a MATLAB struct array, or of a cell array of structs, in order."
+    "The structs of a MATLAB struct array, or of a cell array of structs, in order. Raises `TypeError` on other arrays."
     if value.dtype.names:
         return list(value.ravel())
     if value.dtype != object:
@@ -153,7 +153,7 @@ def mat_cells(items: list) -> np.ndarray:
     return cells
 
 # %% ../../nbs/01_data/02_files.ipynb #56b735bd
-MAT_HEADER = b"MATLAB 5.0 MAT-file Platform: posix".ljust(116)  # descriptive text, for which SciPy takes the time of day
+MAT_HEADER = b"MATLAB 5.0 MAT-file Platform: posix".ljust(116)  # descriptive text; SciPy would write the time of day
 
 
 def write_mat(path: Path, **variables: np.ndarray) -> None:

@@ -28,7 +28,7 @@ def camera_of(name: str) -> int:
 
 # %% ../../nbs/01_data/04_prw.ipynb #809d6015
 def prw_annotation(path: Path) -> np.ndarray:
-    "(P, 5) float64 identity, left, top, width, height: PRW's annotation of one image."
+    "(P, 5) float64 identity, left, top, width, height, in pixels: PRW's annotation of one image. `UserError` on other files."
     variables = read_mat(path)
     with expected_layout(path, "a PRW annotation (box_new, anno_file or anno_previous)"):
         table = next(variables[key] for key in ("box_new", "anno_file", "anno_previous") if key in variables)
@@ -47,9 +47,9 @@ def prw_boxes(
     width: int,  # of the image, pixels
     height: int,
     reading: str,  # one of BOX_READINGS
-    asked: bool = False,  # these are boxes of queries
+    asked: bool = False,  # whether these are boxes of queries
 ) -> tuple[np.ndarray, np.ndarray]:
-    "Boxes (P, 4) x1 y1 x2 y2 of one image of PRW, and a mask (P,) of those with area in it."
+    "Boxes (P, 4) x1 y1 x2 y2 of one image of PRW, and a mask (P,) of the boxes with area inside it."
     if reading == "exact":
         return clip_boxes(corners(printed), width, height)
     boxes = whole_pixel_corners(printed, moved_first=not asked)
@@ -91,7 +91,7 @@ def read_query_info(path: Path) -> list[tuple[int, np.ndarray, str]]:
 
 # %% ../../nbs/01_data/04_prw.ipynb #0ec632b3
 def first_boxes(scenes: list[Scene]) -> dict[int, dict[int, np.ndarray]]:
-    "Identity -> scene number -> (4,) the first box that carries it there."
+    "Identity -> scene number -> (4,) the first box of this identity in this scene."
     found = {}
     for number, scene in enumerate(scenes):
         for person, box in zip(scene.ids.tolist(), scene.boxes):
@@ -169,8 +169,8 @@ def write_prw(search_set: SearchSet, root: str | Path) -> None:
     """Write a search set in PRW's official layout: annotations, and images that are not yet in `frames`.
 
     Scene names must be PRW's, c<camera>s<sequence>_<frame>.jpg. The queries of the protocol "standard" are written; galleries
-    follow from the images. Identity i becomes i + 1 in training and, counting on, in the gallery; -1 becomes -2. Boxes are
-    written exactly, so `read_prw` gives those with fractions back with boxes="exact" only.
+    follow from the cameras. Identity i becomes i + 1 in training and, counting on, in the gallery; -1 becomes -2. Boxes are
+    written exactly; `read_prw` gives boxes with fractions back only with boxes="exact".
     Raises `UserError` for what the layout cannot hold.
     """
     root, standard = Path(root), search_set.protocol("standard")

@@ -23,7 +23,7 @@ NO_CAMERA = -1  # the number of the camera of a scene that names none
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One image and its people.
+    """One image, with the true boxes and the identities of its people.
 
     Raises `UserError` when a box is not finite or has no area, or boxes and ids differ in number.
     """
@@ -34,7 +34,7 @@ class Scene:
     height: int  # pixels
     boxes: np.ndarray  # (P, 4) float32 xyxy, pixels of the original image
     ids: np.ndarray  # (P,) int64, -1 unlabelled
-    camera: int | None = None
+    camera: int | None = None  # its number; None where the data set names no camera
 
     def __post_init__(self):
         boxes = np.asarray(self.boxes, np.float32).reshape(-1, 4)
@@ -94,7 +94,7 @@ class Protocol:
 # %% ../../nbs/01_data/01_scenes.ipynb #38d8b94a
 @dataclass(frozen=True, eq=False)
 class SearchSet:
-    """Everything one data set offers.
+    """Training scenes, gallery scenes and protocols of one data set.
 
     Raises `UserError` when a protocol names a scene that is not in the gallery, or two scenes of one split share a name.
     """
@@ -103,7 +103,7 @@ class SearchSet:
     train: list[Scene]
     gallery: list[Scene]
     protocols: dict[str, Protocol] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()  # what the reader took for what and left out; no part of the fingerprint
+    notes: tuple[str, ...] = ()  # what a reader took for people and left out; not in the fingerprint
 
     def __post_init__(self):
         for split, scenes in (("train", self.train), ("gallery", self.gallery)):
@@ -123,11 +123,11 @@ class SearchSet:
 
     @property
     def train_persons(self) -> int:
-        "Number of labelled training identities."
+        "Number of identities in the training scenes."
         return 1 + max((int(scene.ids.max()) for scene in self.train if len(scene)), default=-1)
 
     def protocol(self, name: str) -> Protocol:
-        "The protocol called `name`. Raises `UserError` listing the names there are."
+        "The protocol called `name`. Raises `UserError`, which lists all names, when there is none."
         if name not in self.protocols:
             raise UserError(f"{self.name} has no protocol {name!r}: choose one of {', '.join(sorted(self.protocols)) or 'none'}")
         return self.protocols[name]
@@ -167,12 +167,13 @@ def usual_protocol(data: SearchSet) -> str:
 
 # %% ../../nbs/01_data/01_scenes.ipynb #e414c617
 def number_array(key: str, value: np.ndarray, columns: int | None = 0) -> np.ndarray:
-    """`value` as float32 (N, `columns`), None for any number of columns; for 0 it is (N,), and (N, 1) will do.
+    """`value` as float32 (N, `columns`). None takes any number of columns; 0 stands for (N,), and takes (N, 1) too.
 
-    Raises `UserError` naming `key` when it is of another shape, or holds no real numbers or others than finite ones.
+    Raises `UserError` naming `key` when the shape is another one, or a value is no real number, NaN or infinite.
+    NaN and infinity are not looked for in a memory-mapped array.
     """
     found = np.asarray(value)
-    if found.shape == (0,):  # nobody was found: an empty list has no type and no width
+    if found.shape == (0,):  # no detection: an empty list has no type and no width
         found = np.zeros(0 if columns == 0 else (0, columns or 0), np.float32)
     if found.dtype.kind not in "biuf":
         raise UserError(f"{key} of the detections are of type {found.dtype}, not numbers: write them as float32")
@@ -183,18 +184,18 @@ def number_array(key: str, value: np.ndarray, columns: int | None = 0) -> np.nda
         raise UserError(f"{key} of the detections are of shape {found.shape}: give {wanted}, one row a detection")
     with np.errstate(over="ignore"):
         found = found.astype(np.float32, copy=False)
-    if not isinstance(value, np.memmap) and not np.isfinite(found).all():  # what is mapped is not read before it is wanted
+    if not isinstance(value, np.memmap) and not np.isfinite(found).all():  # a mapped file is not read here
         raise UserError(f"{key} of the detections contain NaN or infinity: check the model that made them")
     return found
 
 # %% ../../nbs/01_data/01_scenes.ipynb #8e85036a
 @dataclass(frozen=True, eq=False)
 class Detections:
-    "Detections of many scenes, grouped by scene. Raises `UserError` on unequal lengths or values that are no finite numbers."
+    "Detections of many scenes, grouped by scene. Raises `UserError` on unequal lengths and values that are not finite."
 
     names: tuple[str, ...]  # (S,) scene names
     offsets: np.ndarray  # (S + 1,) int64: detections of scene i are offsets[i]:offsets[i + 1]
-    boxes: np.ndarray  # (N, 4) float32 xyxy
+    boxes: np.ndarray  # (N, 4) float32 xyxy, pixels of the original image
     scores: np.ndarray  # (N,) float32
     features: np.ndarray  # (N, D) float32
     query_features: np.ndarray | None = None  # (Q, D) float32, in the protocol's query order
@@ -242,7 +243,7 @@ def group_detections(
 ) -> Detections:
     """Detections given in any order, grouped by scene; the order within a scene is kept.
 
-    Raises `UserError` on an unknown image, arrays that do not fit, and boxes whose corners are the wrong way round.
+    Raises `UserError` on an unknown image, arrays of unequal lengths, and boxes that end before they start.
     """
     number, image = {name: i for i, name in enumerate(names)}, image_names(image)
     unknown = sorted(set(image) - set(number))
@@ -264,7 +265,7 @@ def group_detections(
 
 
 def image_names(image: np.ndarray) -> list[str]:
-    "The names (N) in an array of text or UTF-8 bytes, (N,) or (N, 1). Raises `UserError` on one that is of another kind."
+    "The names (N) in an array of text or UTF-8 bytes, (N,) or (N, 1). Raises `UserError` on an array of another kind."
     found = np.asarray(image)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
@@ -295,7 +296,7 @@ def load_detections(path: str | Path, names: list[str]) -> Detections:
 
 # %% ../../nbs/01_data/01_scenes.ipynb #848a0631
 def split_statistics(scenes: list[Scene]) -> dict[str, float]:
-    "Counts of one split: scenes, boxes, labelled and unlabelled, persons, people per scene, median height in pixels."
+    "Counts of one split: scenes, labelled and unlabelled boxes, identities, people per scene, median box height in pixels."
     counts = np.array([len(scene) for scene in scenes])
     ids = np.concatenate([scene.ids for scene in scenes]) if scenes else np.zeros(0, np.int64)
     heights = np.concatenate([scene.boxes[:, 3] - scene.boxes[:, 1] for scene in scenes]) if scenes else np.zeros(0)
