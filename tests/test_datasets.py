@@ -272,7 +272,7 @@ def test_cuhk_scene_without_people_is_kept_and_reported(cuhk):
     found = read_cuhk_sysu(cuhk)
     assert [len(scene) for scene in found.train] == [2, 1, 2, 0] and len(found.gallery[3]) == 0
     report = check_search_set(found)
-    assert "1 training scenes show nobody: s4.jpg" in report and "1 gallery scenes show nobody: s11.jpg" in report
+    assert "1 training scenes show no person: s4.jpg" in report and "1 gallery scenes show no person: s11.jpg" in report
 
 
 def test_renamed_subset_file_is_read(cuhk, tmp_path):

@@ -340,7 +340,7 @@ def test_training_needs_identities_where_it_learns_from_them(tmp_path):
 
     nobody = read_coco(coco_root(tmp_path, change))
     assert learns_identities(oim("smoke")) and not learns_identities(cgps("smoke"))
-    with pytest.raises(UserError, match="nobody in the training scenes of coco has an identity.*no identities"):
+    with pytest.raises(UserError, match="no person in the training scenes of coco has an identity.*no identities"):
         check_training(nobody, learns_identities(oim("smoke")))
     check_training(nobody, learns_identities(cgps("smoke")))
 

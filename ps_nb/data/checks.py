@@ -62,7 +62,7 @@ def check_people(scenes: list[Scene], split: str) -> list[str]:
     repeated = [scene.name for scene in scenes if max(Counter(scene.ids[scene.ids >= 0].tolist()).values(), default=0) > 1]
     return [
         *finding(outside, f"{split} boxes reach out of their image"),
-        *finding([scene.name for scene in scenes if len(scene) == 0], f"{split} scenes show nobody"),
+        *finding([scene.name for scene in scenes if len(scene) == 0], f"{split} scenes show no person"),
         *finding([scene.name for scene in scenes if len(scene) == 1], f"{split} scenes show a single person, no context"),
         *finding(repeated, f"{split} scenes show one identity twice"),
     ]
@@ -100,7 +100,7 @@ def check_search_set(search_set: SearchSet) -> list[str]:
     shared = {scene.name for scene in train} & {scene.name for scene in gallery}
     lines += finding(sorted(shared), "images are in training and in the gallery")
     if not protocols:
-        lines.append("no protocol: nobody in the gallery can be asked for and found in another scene")
+        lines.append("no protocol: no person of the gallery can be asked for and found in another scene")
     for protocol in protocols.values():
         lines += check_protocol(protocol, gallery)
     if {"standard", "multi-view"} <= set(protocols):
@@ -140,7 +140,7 @@ def shared_pictures(search_set: SearchSet) -> list[str]:
 def check_training(search_set: SearchSet, identities: bool, allow_shared: bool = False) -> None:
     "`UserError` where a training needs `identities` and no person has one, or (unless allowed) gallery images are trained on."
     if identities and search_set.train and not any((scene.ids >= 0).any() for scene in search_set.train):
-        raise UserError(f"nobody in the training scenes of {search_set.name} has an identity, which this system learns from: "
+        raise UserError(f"no person in the training scenes of {search_set.name} has an identity, which this system learns from: "
                         f"choose a system that learns from boxes alone (cgps, rsiam or cucps), or name the identities as "
                         f"person_id; {counted(search_set)}")
     shared = [] if allow_shared else shared_pictures(search_set)

@@ -153,7 +153,7 @@ def gallery_sizes(data: SearchSet) -> dict[str, int]:
 def largest_protocol(data: SearchSet) -> str:
     "Name of the `TestG…` protocol with the largest galleries, else of the first protocol. Raises `UserError` if there is none."
     if not data.protocols:
-        raise UserError(f"{data.name} has no protocol, so nobody to search for: give it queries")
+        raise UserError(f"{data.name} has no protocol, so no person to search for: give it queries")
     sizes = gallery_sizes(data)
     return max(sizes, key=sizes.get) if sizes else next(iter(data.protocols))
 

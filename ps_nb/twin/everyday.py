@@ -37,7 +37,7 @@ def draw_everyday(root: Path, size: WorldSize, seed: int, workers: int, paramete
 
 
 def everyday_scenes(root: str | Path, size: str, seed: int = 0, workers: int = 1) -> SearchSet:
-    """A training set of rendered everyday pictures at `root`, drawn if it is not there yet; nobody has an identity.
+    """A training set of rendered everyday pictures at `root`, drawn if it is not there yet; no person has an identity.
 
     Raises `UserError` on an unknown size, and where `root` holds something else, damaged pictures or those of other parameters.
     """

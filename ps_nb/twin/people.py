@@ -117,7 +117,7 @@ DETAILS = {  # what a look-alike may have of their own, each group redrawn as a 
 
 
 def look_alike(person: Person, generator: np.random.Generator, details: int) -> Person:
-    "Somebody dressed like `person` but for `details` groups of `DETAILS`, the shade of colours, the body and the skin."
+    "A person dressed like `person` but for `details` groups of `DETAILS`, the shade of colours, the body and the skin."
     other = random_person(generator)
     own = ["stature", "build", "skin", "bag_side"]
     for group in generator.choice(list(DETAILS), details, replace=False):
@@ -134,7 +134,7 @@ def look_alike(person: Person, generator: np.random.Generator, details: int) -> 
 # %% ../../nbs/03_twin/03_people.ipynb #36d92eb9
 def person(number: int, fashions: int, details: int, seed: int) -> Person:
     """Person `number` of a world whose people dress in `fashions` fashions; people of one fashion differ in `details` groups
-    of `DETAILS`. With 0 fashions everybody chooses an outfit of their own.
+    of `DETAILS`. With 0 fashions each person chooses an outfit of their own.
     """
     generator = numpy_generator(seed, "person", number)
     if fashions == 0:

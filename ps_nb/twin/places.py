@@ -139,7 +139,7 @@ def mannequin(generator: np.random.Generator, height: int) -> np.ndarray:
 
 # %% ../../nbs/03_twin/04_places.ipynb #03bd784f
 def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
-    "A piece of clothing with nobody in it, (height, ., 4): the trunk of a person stretched over the layer."
+    "A piece of clothing without a person in it, (height, ., 4): the trunk of a person stretched over the layer."
     body = Body(float(generator.normal(0, 0.4)))
     who = replace(random_person(generator), upper_cut="coat")
     add_trunk(body, who)
@@ -150,7 +150,7 @@ def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
 
 # %% ../../nbs/03_twin/04_places.ipynb #5db9e997
 def poster(generator: np.random.Generator, height: int) -> np.ndarray:
-    "A printed picture of somebody, half figure, on a coloured sheet: (height, 0.7 height, 4) layer."
+    "A printed picture of a person, half figure, on a coloured sheet: (height, 0.7 height, 4) layer."
     sheet = clutter(generator, height, max(4, int(0.7 * height)), pieces=2)
     figure = draw_person(random_person(generator), Pose(float(generator.normal(0, 0.4)), 0, 0.3), int(height * 1.7), generator)
     composite(sheet, figure, (sheet.shape[1] - figure.shape[1]) // 2, int(0.12 * height))

@@ -43,11 +43,11 @@ class World:
     spread: float  # dispersion of the number of strangers per picture: variance m + m^2 / spread
     group_sizes: tuple[float, ...]  # weights of groups of 1, 2, 3, ... people
     attendance: float  # probability that a member of a group is there when the group is
-    companions: float  # probability that a labelled group has one more member whom nobody labelled
+    companions: float  # probability that a labelled group has one more member, who is unlabelled
     heights: tuple[float, ...]  # of labelled people at HEIGHT_SHARES, published (fixed cameras have their own)
     stranger_height: float  # height of unlabelled people relative to labelled ones
     aspect: tuple[float, float]  # mean and standard deviation of height / width of the narrowest boxes, published
-    fashions: int  # outfits that all people of the world share, 0: everybody has an outfit of their own
+    fashions: int  # outfits that all people of the world share, 0: each person has an outfit of their own
     details: int  # groups of attributes by which people of one fashion differ
     views: tuple[float, float, float, float]  # how often people are seen from the front, the back, walking right and left
     hidden: float  # probability that something is put in front of a person
@@ -107,7 +107,7 @@ class WorldSize:
     width: int
     height: int
     least_height: int  # pixels of the smallest people
-    galleries: tuple[int, ...] = ()  # gallery sizes of the protocols of cuhk-twin, where everybody labelled is asked for
+    galleries: tuple[int, ...] = ()  # gallery sizes of the protocols of cuhk-twin, where all labelled persons are queries
     asked: int = 0  # people asked for in prw-twin, once for each camera that saw them
     camera_6: tuple[int, int] = (0, 0)  # width and height of the pictures of PRW's sixth camera
 
@@ -203,7 +203,7 @@ def deal_groups(
 
 # %% ../../nbs/03_twin/05_plans.ipynb #587f40b5
 def foot_of(place: Place, height: float, stature: float) -> float:
-    "The row of the feet of somebody drawn `height` tall, both as fractions of the picture's height."
+    "The row of the feet of a person drawn `height` tall, both as fractions of the picture's height."
     return place.horizon + height * place.camera_height / stature
 
 # %% ../../nbs/03_twin/05_plans.ipynb #bebd70bc
@@ -235,7 +235,7 @@ def lay_out(
     world: World,
     generator: np.random.Generator,
 ) -> tuple[Appearance, ...]:
-    "Where everybody of a picture stands."
+    "Where each person of a picture stands."
     standing: list[Appearance] = []
     for group in dict.fromkeys(entry[1] for entry in cast):
         members = [entry for entry in cast if entry[1] == group]

@@ -103,7 +103,7 @@ SEEN = 0.85  # a figure hidden by more has no box
 
 
 def annotated(record: dict) -> dict:
-    "A record without the figures that nobody sees, and without a second figure in the very same box."
+    "A record without the figures that cannot be seen, and without a second figure in the very same box."
     keep, boxes = [], set()
     for index in np.argsort(record["hidden"], kind="stable").tolist():
         box = tuple(record["boxes"][index])
