@@ -39,7 +39,7 @@ def draw_everyday(root: Path, size: WorldSize, seed: int, workers: int, paramete
 def everyday_scenes(root: str | Path, size: str, seed: int = 0, workers: int = 1) -> SearchSet:
     """A training set of rendered everyday pictures at `root`, drawn if it is not there yet; no person has an identity.
 
-    Raises `UserError` on an unknown size, and where `root` holds something else, damaged pictures or those of other parameters.
+    Raises `UserError` on an unknown size, and where `root` holds other files, damaged pictures or pictures of other parameters.
     """
     if size not in EVERYDAY_SIZES:
         raise UserError(f"everyday pictures have no size {size!r}: choose one of {', '.join(EVERYDAY_SIZES)}")

@@ -29,7 +29,7 @@ SHAPES = {  # corners of a part in a square from (-1, 0) to (1, 1), y downwards
 
 @dataclass(frozen=True)
 class ObjectPart:
-    "One storey of a `StackedObject`; lengths are in widths of the object."
+    "One part of a `StackedObject`; `width` and `depth` are fractions of the object's width."
 
     shape: str  # one of SHAPES
     height: float  # relative to the other parts
@@ -110,7 +110,7 @@ def draw_object(
 
 # %% ../../nbs/03_twin/02_objects.ipynb #b50d5684
 def draw_part(layer: np.ndarray, part: ObjectPart, top: float, length: float, cosine: float, sine: float) -> None:
-    "Paint one part, its flank and its decal, from row `top` over `length` rows."
+    "Paint one part, its flank and its decal, in place, from row `top` over `length` rows."
     height, width = layer.shape[:2]
     half = 0.42 * width
     face, flank = part.width * abs(cosine) * half, part.depth * abs(sine) * half
@@ -128,7 +128,7 @@ def draw_part(layer: np.ndarray, part: ObjectPart, top: float, length: float, co
 
 # %% ../../nbs/03_twin/02_objects.ipynb #bdad2dd8
 def draw_side_box(layer: np.ndarray, item: StackedObject, cosine: float) -> None:
-    "Paint the box that hangs at the object's side."
+    "Paint the box that hangs at the object's side, in place; `cosine` of the angle says where."
     height, width = layer.shape[:2]
     middle, breadth, length, fabric = item.side_box
     corners = np.array(SHAPES["box"]) * [breadth * width / 2, length * height]
@@ -165,7 +165,10 @@ def render_objects(
     width: int = 48,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    "(classes * renders, 3, height, width) uint8 RGB pictures and their (classes * renders,) int64 class numbers."
+    """(classes * renders, 3, height, width) uint8 RGB pictures and their (classes * renders,) int64 class numbers.
+
+    Raises `UserError` when there is no class, no picture, or a picture is smaller than 8 x 8 pixels.
+    """
     if classes < 1 or renders < 1 or height < 8 or width < 8:
         raise UserError(f"cannot render {classes} classes x {renders} pictures of {height}x{width}: give at least 1 class, "
                         "1 picture and 8x8 pixels")

@@ -27,13 +27,13 @@ COLOURS = {  # sRGB
 
 
 def muted(colour, generator: np.random.Generator, spread: float = 10.0) -> tuple[int, int, int]:
-    "`colour` moved by a normal step: `spread` levels in brightness, half of that in each channel."
+    "`colour` (RGB, 0 to 255) moved by a normal step: `spread` levels in brightness, half of that in each channel; 8 to 247."
     common, *own = generator.standard_normal(4).tolist()
     return tuple(int(min(247, max(8, value + spread * (common + step / 2)))) for value, step in zip(colour, own))
 
 # %% ../../nbs/03_twin/01_painting.ipynb #af8e436a
 def shaded(colour, factor: float) -> tuple[int, int, int]:
-    "`colour` times `factor`, kept within 0 to 255."
+    "`colour` (RGB) times `factor`, kept within 0 to 255."
     return tuple(int(min(255, max(0, value * factor))) for value in colour)
 
 # %% ../../nbs/03_twin/01_painting.ipynb #ef03d154
@@ -79,7 +79,7 @@ def pattern_mask(
 
 # %% ../../nbs/03_twin/01_painting.ipynb #65398cae
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, points: int = 20) -> np.ndarray:
-    "(points, 2) polygon around (x, y)."
+    "(points, 2) x, y of an ellipse around (`x`, `y`), in the unit of its radii."
     return circle(points) * (radius_x, radius_y) + (x, y)
 
 # %% ../../nbs/03_twin/01_painting.ipynb #75e9844b
@@ -96,7 +96,7 @@ def paint(
     fabric: Fabric,
     unit: float,  # pixels per height of the figure, the unit of the fabric's period
 ) -> None:
-    "Fill `polygon` with `fabric`; parts outside the layer are cut off."
+    "Fill `polygon` with `fabric`, in place; parts outside the layer are cut off."
     corners = np.round(polygon).astype(np.int32)
     cv2.fillPoly(layer, [corners], (*fabric.colour, 255))
     if fabric.pattern == "plain":
@@ -113,7 +113,7 @@ def paint(
 
 # %% ../../nbs/03_twin/01_painting.ipynb #d6ca6d0f
 def shrink(layer: np.ndarray, width: int, height: int) -> np.ndarray:
-    "The layer averaged down to `width` x `height` pixels."
+    "(height, width, 4) uint8: the layer averaged down to `width` x `height` pixels, one pixel at least."
     return cv2.resize(layer, (max(1, width), max(1, height)), interpolation=cv2.INTER_AREA)
 
 # %% ../../nbs/03_twin/01_painting.ipynb #2ec9ce91
@@ -123,7 +123,7 @@ def composite(
     left: int,  # where the layer's first column goes, may be negative
     top: int,  # where the layer's first row goes, may be negative
 ) -> tuple[slice, slice, np.ndarray]:
-    "Put the layer over the image; returns the rows and columns touched and the coverage there, uint8."
+    "Put the layer over the image; returns the rows and columns touched and the coverage (rows, columns) there, uint8."
     height, width = image.shape[:2]
     rows = slice(max(0, top), max(0, min(height, top + layer.shape[0])))
     columns = slice(max(0, left), max(0, min(width, left + layer.shape[1])))
@@ -163,7 +163,7 @@ class Exposure:
 
 # %% ../../nbs/03_twin/01_painting.ipynb #e1e69c65
 def random_exposure(generator: np.random.Generator, strength: float = 1.0, blur: float = 0.6, noise: float = 5.0) -> Exposure:
-    "An exposure at random: gain, gamma and cast spread with `strength`, blur and noise up to what is given."
+    "A random exposure: gain, gamma and cast spread with `strength`; blur up to `blur` pixels, noise up to `noise` grey levels."
     warmth, tint = strength * generator.normal(0, [0.09, 0.04])
     return Exposure(
         gain=float(np.clip(np.exp(strength * generator.normal(-0.04, 0.16)), 0.5, 1.25)),
@@ -175,7 +175,7 @@ def random_exposure(generator: np.random.Generator, strength: float = 1.0, blur:
 
 # %% ../../nbs/03_twin/01_painting.ipynb #d6657396
 def expose(image: np.ndarray, exposure: Exposure, generator: np.random.Generator) -> np.ndarray:
-    "(H, W, 3) uint8 as the camera records the image."
+    "(H, W, 3) uint8: the (H, W, 3) uint8 `image` as the camera records it."
     tone = 255 * exposure.gain * (np.arange(256) / 255) ** exposure.gamma
     table = np.clip(tone[:, None] * np.asarray(exposure.cast), 0, 255).astype(np.uint8)
     image = cv2.LUT(np.ascontiguousarray(image), table[None])

@@ -48,7 +48,7 @@ class Person:
 # %% ../../nbs/03_twin/03_people.ipynb #27d6e3d6
 @dataclass(frozen=True)
 class Pose:
-    "How a person stands in one picture."
+    "How a person stands in one scene."
 
     yaw: float = 0.0  # radians: 0 faces the camera, pi shows the back, pi / 2 walks to the right
     phase: float = 0.0  # radians of the walking cycle
@@ -65,7 +65,7 @@ HAIR = ((24, 20, 20), (40, 30, 26), (66, 46, 32), (110, 76, 46), (168, 132, 80),
 
 
 def weighted_choice(generator: np.random.Generator, weights: dict[str, float]) -> str:
-    "One key of `weights`, drawn with its weight."
+    "One key of `weights`, drawn with probability proportional to its weight."
     edges = list(accumulate(weights.values()))
     return list(weights)[min(bisect(edges, generator.random() * edges[-1]), len(edges) - 1)]
 
@@ -104,7 +104,7 @@ def random_person(generator: np.random.Generator) -> Person:
     )
 
 # %% ../../nbs/03_twin/03_people.ipynb #989b4c83
-DETAILS = {  # what a look-alike may have of their own, each group redrawn as a whole
+DETAILS = {  # what a look-alike may have different, each group redrawn as a whole
     "head": ("hair", "hair_style", "hat", "hat_colour"),
     "bag": ("bag", "bag_colour", "bag_side"),
     "print": ("print", "print_colour", "back_print"),
@@ -117,7 +117,7 @@ DETAILS = {  # what a look-alike may have of their own, each group redrawn as a 
 
 
 def look_alike(person: Person, generator: np.random.Generator, details: int) -> Person:
-    "A person dressed like `person` but for `details` groups of `DETAILS`, the shade of colours, the body and the skin."
+    "A look-alike of `person`: other body, skin and shades of colours, and `details` groups of `DETAILS` redrawn."
     other = random_person(generator)
     own = ["stature", "build", "skin", "bag_side"]
     for group in generator.choice(list(DETAILS), details, replace=False):
@@ -133,8 +133,8 @@ def look_alike(person: Person, generator: np.random.Generator, details: int) -> 
 
 # %% ../../nbs/03_twin/03_people.ipynb #36d92eb9
 def person(number: int, fashions: int, details: int, seed: int) -> Person:
-    """Person `number` of a world whose people dress in `fashions` fashions; people of one fashion differ in `details` groups
-    of `DETAILS`. With 0 fashions each person chooses an outfit of their own.
+    """Person `number` of the twin of this `seed`, whose people share `fashions` outfits; look-alikes differ in `details` groups
+    of `DETAILS`. With 0 fashions every person has an outfit of their own.
     """
     generator = numpy_generator(seed, "person", number)
     if fashions == 0:
@@ -181,7 +181,7 @@ class Body:
 
 # %% ../../nbs/03_twin/03_people.ipynb #6e925c4f
 def add_legs(body: Body, who: Person, pose: Pose) -> None:
-    "Legs and shoes in mid-stride, and a skirt if worn."
+    "Add legs and shoes in mid-stride, and a skirt if worn, to `body`, in place."
     skin = Fabric(who.skin)
     for side in (-1, 1):
         swing = side * np.sin(pose.phase) * 0.15 * pose.stride
@@ -205,7 +205,7 @@ def add_legs(body: Body, who: Person, pose: Pose) -> None:
 
 # %% ../../nbs/03_twin/03_people.ipynb #d49c7fe9
 def add_arms(body: Body, who: Person, pose: Pose) -> None:
-    "Arms and hands; the handbag hangs from one of them."
+    "Add arms and hands to `body`, in place; a handbag hangs from one hand."
     skin = Fabric(who.skin)
     for side in (-1, 1):
         swing = -side * np.sin(pose.phase) * 0.11 * pose.stride
@@ -226,7 +226,7 @@ def add_arms(body: Body, who: Person, pose: Pose) -> None:
 
 # %% ../../nbs/03_twin/03_people.ipynb #c771266c
 def add_head(body: Body, who: Person) -> None:
-    "Neck, head, face, hair, hat and scarf."
+    "Add neck, head, face, hair, hat and scarf to `body`, in place."
     skin, hair = Fabric(who.skin), Fabric(who.hair if who.hair_style != "bald" else shaded(who.skin, 0.94))
     body.profile([(0.12, 0.03, 0.032), (0.185, 0.036, 0.036)], 0, Fabric(shaded(who.skin, 0.82)), nearer=0.01)
     body.ball(0, 0.075, -0.012, 0.054, 0.058, 0.07, hair, nearer=0.04)
@@ -250,7 +250,7 @@ def add_head(body: Body, who: Person) -> None:
 
 # %% ../../nbs/03_twin/03_people.ipynb #f166ac1d
 def add_trunk(body: Body, who: Person) -> None:
-    "Shirt, jacket or coat with what is on its front and back."
+    "Add shirt, jacket or coat to `body`, in place, with the prints on its front and back."
     wide = who.build * (1.0 if who.upper_cut == "shirt" else 1.07)
     hem = {"shirt": 0.52, "jacket": 0.54, "coat": 0.7}[who.upper_cut]
     flare = 0.118 if who.upper_cut == "coat" else 0.096
@@ -275,7 +275,7 @@ def add_trunk(body: Body, who: Person) -> None:
 
 # %% ../../nbs/03_twin/03_people.ipynb #1cf28409
 def add_bag(body: Body, who: Person) -> None:
-    "A backpack with its straps, or a shoulder bag with its belt."
+    "Add a backpack with its straps, or a shoulder bag with its belt, to `body`, in place."
     cloth, dark = Fabric(who.bag_colour), Fabric(shaded(who.bag_colour, 0.75))
     if who.bag == "backpack":
         body.profile([(0.185, 0.06, 0.03), (0.21, 0.082, 0.05), (0.4, 0.088, 0.055), (0.425, 0.075, 0.045)], -0.115, cloth,
@@ -300,7 +300,7 @@ def draw_person(
     generator: np.random.Generator,  # for the folds of the clothes
     light: float = 0.2,  # share by which the left side is darker, negative: the right side
 ) -> np.ndarray:
-    "(height, FIGURE_WIDTH * height, 4) uint8 layer of the figure."
+    "(height, FIGURE_WIDTH * height, 4) uint8 layer of the figure, colours premultiplied by coverage."
     oversize = 3 if height < 110 else 2
     unit = height * oversize
     layer = np.zeros((unit, int(round(FIGURE_WIDTH * height)) * oversize, 4), np.uint8)

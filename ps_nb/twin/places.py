@@ -37,7 +37,7 @@ class Place:
 
 # %% ../../nbs/03_twin/04_places.ipynb #7c5cf88a
 def random_place(number: int, seed: int) -> Place:
-    "The place `number` of a world, photographed at eye height or from above."
+    "Place `number` of the twin of this `seed`, its camera 1.4 to 2.4 metres above the ground."
     generator = numpy_generator(seed, "place", number)
     kind = weighted_choice(generator, {"street": 3, "shops": 3, "park": 2, "campus": 2, "mall": 2})
     camera_height = float(generator.uniform(1.4, 2.4))
@@ -53,7 +53,7 @@ GROUNDS = {
 
 
 def block(layer: np.ndarray, left: float, top: float, right: float, bottom: float, colour) -> None:
-    "A filled rectangle; lengths in heights of the layer."
+    "Paint a filled rectangle, in place; lengths in heights of the layer."
     size = layer.shape[0]
     first, last = (int(round(left * size)), int(round(top * size))), (int(round(right * size)) - 1, int(round(bottom * size)) - 1)
     if last[0] >= first[0] and last[1] >= first[1]:
@@ -61,7 +61,7 @@ def block(layer: np.ndarray, left: float, top: float, right: float, bottom: floa
 
 # %% ../../nbs/03_twin/04_places.ipynb #73c706dd
 def draw_ground(layer: np.ndarray, place: Place, generator: np.random.Generator) -> None:
-    "Sky above the horizon, ground with its lines below."
+    "Paint sky above the horizon and ground with its lines below, in place."
     size, width = layer.shape[:2]
     horizon = int(place.horizon * size)
     sky = np.array([muted(COLOURS[weighted_choice(generator, {"sky": 3, "silver": 2, "white": 1})], generator, 12),
@@ -89,7 +89,7 @@ def draw_ground(layer: np.ndarray, place: Place, generator: np.random.Generator)
 
 # %% ../../nbs/03_twin/04_places.ipynb #03b58b2e
 def draw_road(layer: np.ndarray, place: Place, vanishing: np.ndarray, colour, generator: np.random.Generator) -> None:
-    "A road, or a path in a park, across the picture or towards the vanishing point; sometimes a zebra crossing on it."
+    "Paint a road, or a path in a park, across the picture or towards the vanishing point; sometimes with a zebra crossing."
     size, width = layer.shape[:2]
     surface = Fabric(shaded(colour, 0.78) if place.kind != "park" else muted((188, 170, 136), generator, 8))
     edge, white = Fabric(shaded(colour, 1.18)), Fabric((222, 220, 214))
@@ -121,7 +121,7 @@ def draw_road(layer: np.ndarray, place: Place, vanishing: np.ndarray, colour, ge
 
 # %% ../../nbs/03_twin/04_places.ipynb #28d38ed6
 def draw_skyline(layer: np.ndarray, place: Place, generator: np.random.Generator) -> None:
-    "Pale houses and trees far away, where no wall hides them."
+    "Paint pale houses and trees far away, in place; walls painted later hide some of them."
     x = 0.0
     while x < layer.shape[1] / layer.shape[0]:
         width = generator.uniform(0.06, 0.2)
@@ -131,7 +131,7 @@ def draw_skyline(layer: np.ndarray, place: Place, generator: np.random.Generator
 
 # %% ../../nbs/03_twin/04_places.ipynb #147f7773
 def mannequin(generator: np.random.Generator, height: int) -> np.ndarray:
-    "A dressed dummy: (height, ., 4) layer. Its skin and head are of one pale colour and it never walks."
+    "A mannequin, (height, ., 4) uint8 layer: its skin and head are of one pale colour, and it stands still."
     who = random_person(generator)
     pale = muted((214, 206, 196), generator, 6)
     who = replace(who, skin=pale, hair=pale, hair_style="bald", hat="none", bag="none")
@@ -139,7 +139,7 @@ def mannequin(generator: np.random.Generator, height: int) -> np.ndarray:
 
 # %% ../../nbs/03_twin/04_places.ipynb #03bd784f
 def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
-    "A piece of clothing without a person in it, (height, ., 4): the trunk of a person stretched over the layer."
+    "A coat without a person in it, (height, ., 4) uint8 layer: the trunk of a person stretched over the layer."
     body = Body(float(generator.normal(0, 0.4)))
     who = replace(random_person(generator), upper_cut="coat")
     add_trunk(body, who)
@@ -150,7 +150,7 @@ def coat_on_hanger(generator: np.random.Generator, height: int) -> np.ndarray:
 
 # %% ../../nbs/03_twin/04_places.ipynb #5db9e997
 def poster(generator: np.random.Generator, height: int) -> np.ndarray:
-    "A printed picture of a person, half figure, on a coloured sheet: (height, 0.7 height, 4) layer."
+    "A printed picture of a person, upper half, on a coloured sheet: (height, 0.7 height, 4) uint8 layer."
     sheet = clutter(generator, height, max(4, int(0.7 * height)), pieces=2)
     figure = draw_person(random_person(generator), Pose(float(generator.normal(0, 0.4)), 0, 0.3), int(height * 1.7), generator)
     composite(sheet, figure, (sheet.shape[1] - figure.shape[1]) // 2, int(0.12 * height))
@@ -244,7 +244,7 @@ def draw_backdrop(place: Place, width: int, height: int, seed: int) -> np.ndarra
 # %% ../../nbs/03_twin/04_places.ipynb #0d3fb1ed
 def draw_wall(layer: np.ndarray, kind: str, left: float, right: float, base: float, storey: float,
               generator: np.random.Generator) -> None:
-    "One stretch of the backdrop of a place of this kind."
+    "Paint one stretch of the backdrop of a place of this `kind`, in place; lengths in heights of the layer."
     if kind == "park" or (kind == "campus" and generator.random() < 0.4):
         draw_trees(layer, base, storey, generator, left, right)
     elif kind == "mall":
