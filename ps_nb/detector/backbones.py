@@ -133,7 +133,8 @@ class SmallMapConvolution(FoldingConvolution):
         if features.device.type != "cpu" or math.prod(sides) > SMALL_MAP:
             return super().forward(features)
         columns = functional.unfold(features, self.kernel_size, padding=self.padding, stride=self.stride).transpose(1, 2)
-        return functional.linear(columns, self.weight.flatten(1)).transpose(1, 2).unflatten(2, sides)
+        rows = columns.flatten(0, 1)  # without a gradient PyTorch would multiply map by map, copying the weight for each
+        return functional.linear(rows, self.weight.flatten(1)).unflatten(0, columns.shape[:2]).transpose(1, 2).unflatten(2, sides)
 
 
 def with_small_maps(group: nn.Module) -> nn.Module:
