@@ -18,12 +18,12 @@ from .scenes import Protocol, Scene, SearchSet, split_statistics
 
 # %% ../../nbs/01_data/08_checks.ipynb #8fc31945
 def finding(names: list[str], trouble: str) -> list[str]:
-    "A report line with the number of `names` and the first five of them, or nothing when there are none."
+    "One report line with the number of `names` and the first five of them; no line when there are no names."
     return [f"{len(names)} {trouble}: {first_few(names)}"] if names else []
 
 # %% ../../nbs/01_data/08_checks.ipynb #6d07f9cd
 def image_trouble(scene: Scene) -> tuple[str, str]:
-    "(what is wrong with the scene's image, or \"\"; SHA-256 of the file). Decodes the image."
+    "(the fault of the scene's image, or \"\"; SHA-256 of the file, \"\" where the image cannot be used). Decodes the image."
     try:
         content = scene.path.read_bytes()
     except (OSError, ValueError):  # ValueError: a name with a zero byte
@@ -41,7 +41,7 @@ def image_trouble(scene: Scene) -> tuple[str, str]:
 
 # %% ../../nbs/01_data/08_checks.ipynb #557a4fb3
 def check_images(scenes: list[Scene]) -> list[str]:
-    "Report lines on missing, truncated, wrongly sized, turned and duplicate images."
+    "Report lines on images that are missing, truncated, of another size than annotated, stored turned, or equal."
     troubles, contents = {}, {}
     by_path = {scene.path: scene for scene in scenes}
     for scene in progress(list(by_path.values()), "images"):
@@ -111,7 +111,7 @@ def check_search_set(search_set: SearchSet) -> list[str]:
 
 # %% ../../nbs/01_data/08_checks.ipynb #2771caa0
 def counted(search_set: SearchSet) -> str:
-    "One line: images, boxes and identities of each split, and what the reader noted."
+    "One line: images, boxes and identities of each split, and the notes of the reader."
     parts = []
     for name, scenes in (("training", search_set.train), ("gallery", search_set.gallery)):
         found = split_statistics(scenes)

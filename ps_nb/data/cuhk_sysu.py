@@ -34,7 +34,7 @@ class PrintedQuery(NamedTuple):
     distractors: list[str]
 
     def appearances(self) -> list[tuple[str, np.ndarray, str]]:
-        "(image, box, person) of the query and of each positive."
+        "(image, (4,) box, person) of the query and of each positive."
         return [(image, box, self.person) for image, box in zip([self.image, *self.positives], [self.box, *self.truth])]
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #9dd655dd
@@ -109,7 +109,7 @@ def label_boxes(
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #2a0038f9
 def cuhk_boxes(path: Path) -> dict[str, np.ndarray]:
-    "Image name -> (P, 4) float64 left, top, width, height of its boxes that have area, from `Images.mat`."
+    "Image name -> (P, 4) float64 left, top, width, height of its boxes with area (`Images.mat`). `UserError` on another file."
     variables, boxes = read_mat(path), {}
     with expected_layout(path, "CUHK-SYSU's Images.mat"):
         for name, _, people in mat_records(variables["Img"]):
@@ -237,7 +237,7 @@ def cuhk_image_table(scenes: list[Scene]) -> np.ndarray:
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #54489c8a
 def cuhk_train_table(train: list[Scene]) -> np.ndarray:
-    "The cell array (N, 1) of `Train.mat`: identity i is called p<i + 1>."
+    "The cell array (N, 1) of `Train.mat`, one cell an identity: identity i is called p<i + 1>. Unlabelled people are left out."
     scenes = {}
     for scene in train:
         for box, person in zip(scene.boxes, scene.ids):
@@ -282,8 +282,8 @@ def write_cuhk_sysu(
 ) -> None:
     """Write a search set in CUHK-SYSU's official layout: annotations, and images that are not yet in `Image/SSM`.
 
-    Written are the protocols called TestG<size>, Occlusion and Resolution. The layout has no cameras, names gallery people only
-    through protocols, tells the people of a scene apart by their boxes, and rounds boxes to whole pixels.
+    The protocols TestG<size>, Occlusion and Resolution are written. The layout has no cameras, names gallery people only
+    through protocols, distinguishes the people of a scene by their boxes, and rounds boxes to whole pixels.
     Raises `UserError` for what it cannot hold: an image in both splits, two people with one box, no TestG protocol; and when the
     folder holds protocols of another set.
     """

@@ -47,7 +47,7 @@ def detections_from_lists(
 
 # %% ../../nbs/01_data/10_detections.ipynb #6ff652e5
 def side_array(path: Path, name: str) -> np.ndarray | None:
-    "The array of `<path without suffix>.<name>.npy`, None where there is no such file. `UserError` where it is not readable."
+    "(N, D) float32 from `<path without suffix>.<name>.npy`, None where there is none. `UserError` where it is not readable."
     beside = path.with_suffix(f".{name}.npy")
     if not beside.exists():
         return None
@@ -60,7 +60,7 @@ def side_array(path: Path, name: str) -> np.ndarray | None:
 
 
 def listed_images(path: Path) -> tuple[dict, set]:
-    "(image id -> name, categories that are people; empty where none are listed) of a COCO-style annotation file."
+    "(image id -> name, categories that are people, empty where none are listed) of COCO-style json. `UserError` on another file."
     content = read_json(path)
     with expected_layout(path, "COCO-style json"):
         listed = {category["id"]: str(category["name"]) for category in content.get("categories") or []}

@@ -31,7 +31,7 @@ from .scenes import NO_CAMERA, UNLABELLED, Protocol, Query, Scene, SearchSet
 def choose_queries(
     scenes: list[Scene],
     times: np.ndarray | None = None,  # (S,) frame number of each scene; None: its place in the list
-    gap: int = 0,  # frames; nearer scenes of the query's camera are left out of its gallery
+    gap: int = 0,  # frames; scenes of the query's camera that are nearer than this are left out of its gallery
     name: str = "standard",
 ) -> Protocol:
     "A protocol by rule: one query per identity, at its largest box among the scenes whose gallery holds a match."
@@ -92,7 +92,7 @@ def raw_identity(value) -> int | str:
 
 
 def identity_numbers(raw: list[int | str]) -> dict[int | str, int]:
-    "Identity counted from 0 for each of `raw`, numbers before texts, -1 left out."
+    "Raw identity -> identity from 0, numbers before texts, each in natural order; -1 is left out."
     known = set(raw) - {UNLABELLED}
     return {each: i for i, each in enumerate(sorted(known, key=lambda each: (isinstance(each, str), natural_key(str(each)))))}
 
@@ -182,7 +182,7 @@ def coco_query(
     person_number: dict[int | str, int],  # raw person_id -> identity; unknown ones are added
     found: dict[int, dict[int, np.ndarray]],  # identity -> scene -> box
 ) -> Query:
-    "The query that one entry of `queries.json` describes. Raises `KeyError` naming an image that is not in the gallery."
+    "The query of one entry of `queries.json`. Raises `KeyError` naming an image that is not in the gallery, or a missing key."
     person = person_number.setdefault(raw_identity(entry["person_id"]), len(person_number))
     scene, named = scene_number[entry["image"]], entry.get("gallery")
     gallery = None if named is None else [scene_number[name] for name in named]
@@ -216,7 +216,7 @@ def read_prw_annotations(root: str | Path) -> dict[str, list[Scene]]:
 
 # %% ../../nbs/01_data/05_formats.ipynb #ccf05b26
 def read_coco(root: str | Path) -> SearchSet:
-    """A folder of COCO-style json: annotations/train.json, annotations/test.json, images/, perhaps annotations/queries.json.
+    """A search set in COCO-style json: annotations/train.json, annotations/test.json, images/, perhaps annotations/queries.json.
 
     Without queries.json the protocol "standard" is made by `choose_queries`.
     Raises `UserError` naming the file that is missing, not json, or inconsistent.
@@ -271,7 +271,7 @@ def write_coco(search_set: SearchSet, root: str | Path) -> None:
 
 # %% ../../nbs/01_data/05_formats.ipynb #a010bae4
 def mot_row(line: str) -> list[float]:
-    "The numbers of a row of gt.txt, which commas, semicolons or spaces part. Raises `ValueError` when it is no such row."
+    "The numbers of a row of gt.txt, separated by commas, semicolons or spaces. Raises `ValueError` on another kind of row."
     separator = next((mark for mark in ";," if mark in line), None)
     values = [float(field) for field in line.strip().rstrip(f"{separator or ''} \t").split(separator)]
     numbers = np.array(values[:7])
@@ -295,7 +295,7 @@ def read_mot_truth(path: Path, classes: tuple[int, ...] | None = None) -> tuple[
                             "width and height") from None
     given = [int(row[7]) if len(row) > 7 and row[7] % 1 == 0 and 0 <= row[7] < 2**31 else None for row in rows]
     listed, left, kept = Counter(given), Counter(), np.ones(len(rows), bool)
-    if rows and None not in listed:  # every row says what it is
+    if rows and None not in listed:  # every row has a class
         labels = path.with_name("labels.txt")
         if classes is None and labels.exists():
             names = labels.read_text(encoding="utf-8-sig", errors="replace").splitlines()
@@ -331,7 +331,7 @@ def sequence_frames(folder: Path) -> dict[int, Path]:
 
 
 def sequence_info(folder: Path) -> tuple[str, int | None, tuple[int, int] | None]:
-    "(folder of frames, number of frames, (width, height)) that seqinfo.ini states; without it None where it is not known."
+    "(folder of frames, number of frames, (width, height) in pixels) in seqinfo.ini; (\"img1\", None, None) where there is none."
     if not (folder / "seqinfo.ini").exists():
         return "img1", None, None
     info = configparser.ConfigParser()
@@ -345,7 +345,7 @@ def sequence_info(folder: Path) -> tuple[str, int | None, tuple[int, int] | None
 
 # %% ../../nbs/01_data/05_formats.ipynb #34e333d8
 def beside_frames(truth: np.ndarray, first: int, last: int) -> np.ndarray:
-    "Rows of gt.txt numbered as the files `first` to `last` are: counted on where one of the two begins at 0 and the other at 1."
+    "Rows (N, 6) of gt.txt with the frame numbers of the files, `first` to `last`: moved by 1 where only one of both begins at 0."
     if len(truth) and first == 1 and truth[:, 0].min() == 0:
         return truth + [1, 0, 0, 0, 0, 0]
     if len(truth) and first == 0 and truth[:, 0].min() >= 1 and truth[:, 0].max() == last + 1:
@@ -356,7 +356,10 @@ def beside_frames(truth: np.ndarray, first: int, last: int) -> np.ndarray:
 def read_mot_sequence(
     folder: Path, camera: int, stride: int = 1, classes: tuple[int, ...] | None = None,
 ) -> tuple[list[Scene], np.ndarray, Counter]:
-    "Every `stride`-th frame as scenes, identities as in the file; frame numbers (S,); and the classes left out."
+    """Every `stride`-th frame as scenes, identities as in the file; (S,) frame numbers; rows of each class left out.
+
+    Raises `UserError` naming a missing file or frame, or rows of frames without an image.
+    """
     need_files(folder, ["gt/gt.txt"], "a MOTChallenge sequence", "give a folder of sequences with ground truth")
     images, length, size = sequence_info(folder)
     files = sequence_frames(folder / images)
@@ -386,14 +389,14 @@ def read_mot_sequence(
 
 # %% ../../nbs/01_data/05_formats.ipynb #58bb2050
 def contiguous_identities(scenes: list[Scene]) -> list[Scene]:
-    "The same scenes with identities counted from 0; equal numbers of different cameras are different people."
+    "The same scenes with identities counted from 0; equal numbers of different cameras are different identities."
     raw = sorted({(scene.camera, int(person)) for scene in scenes for person in scene.ids if person >= 0})
     number = {person: i for i, person in enumerate(raw)}
     return [replace(scene, ids=[number.get((scene.camera, int(person)), UNLABELLED) for person in scene.ids]) for scene in scenes]
 
 # %% ../../nbs/01_data/05_formats.ipynb #ce65a8e7
 def without_repeats(names: list[str]) -> tuple[list[str], list[str]]:
-    "Sequences without the further copies that MOT17 makes for its detectors, and a note where there were any."
+    "`names` without the further copies that MOT17 has for its detectors, and a note where there were any."
     seen, kept = set(), []
     for name in names:
         scene = re.sub(r"-(DPM|FRCNN|SDP)$", "", name)
@@ -407,7 +410,7 @@ def read_mot(
     root: str | Path,  # a folder of sequences, or one sequence
     train: list[str] | None = None,  # names of sequences
     gallery: list[str] | None = None,
-    gap: int = 10,  # frames between a query and the nearest frame of its gallery, and between the halves of a cut sequence
+    gap: int = 10,  # least frames from a query to its gallery in the same sequence, and from the cut of a sequence to the gallery
     stride: int = 1,  # keep every stride-th frame
     classes: tuple[int, ...] | None = None,  # of column 8, that are people; None: 1, or as gt/labels.txt names them
 ) -> SearchSet:
@@ -464,7 +467,7 @@ def read_boxes_csv(path: Path) -> list[tuple[str, list[float], int | str]]:
     try:
         for row in reader:
             numbers = [row[name] for name in ("x1", "y1", "x2", "y2")]
-            if mark == ";":  # where the semicolon parts columns, the comma is the decimal point
+            if mark == ";":  # with semicolons between columns, the comma is the decimal point
                 numbers = [number.replace(",", ".") for number in numbers]
             rows.append((row["image"].strip(), [float(number) for number in numbers], raw_identity(row.get(column))))
     except (AttributeError, TypeError, ValueError, csv.Error):
@@ -507,7 +510,7 @@ FORMATS = {"cuhk-sysu": read_cuhk_sysu, "prw": read_prw, "coco": read_coco, "mot
 
 
 def recognised_format(root: str | Path) -> str | None:
-    "The format whose own files lie under the folder `root`; None when there are none of any."
+    "The format whose own files lie under the folder `root`; None when there are no files of any format."
     signs = {"cuhk-sysu": ("annotation/Images.mat", "annotation/pool.mat", "Image/SSM"),
              "prw": ("frame_train.mat", "frame_test.mat", "query_info.txt"),
              "coco": ("annotations/train.json", "annotations/test.json"),

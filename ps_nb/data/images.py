@@ -18,7 +18,7 @@ from ..core import UserError
 def read_image(path: str | Path, width: int | None = None, height: int | None = None) -> np.ndarray:
     """The image at `path` as (H, W, 3) uint8 RGB.
 
-    Raises `UserError` when it is missing, cannot be decoded, or is not `width` × `height` where those are given.
+    Raises `UserError` when it is missing, cannot be decoded, or is not `width` × `height` pixels where those are given.
     """
     try:
         content = np.fromfile(path, np.uint8)
@@ -47,7 +47,7 @@ class InputSize:
 
 
 def resize(image: np.ndarray, boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    "Image (H, W, 3) and boxes (P, 4) brought to `width` × `height`; shrinking averages, enlarging interpolates."
+    "Image (H, W, 3) uint8 and boxes (P, 4) float32 xyxy resized to `width` × `height` pixels; shrinking averages."
     old_height, old_width = image.shape[:2]
     if (old_width, old_height) != (width, height):
         method = cv2.INTER_AREA if width < old_width else cv2.INTER_LINEAR

@@ -21,7 +21,7 @@ from ..devices import ahead, available_cores, send
 
 # %% ../../nbs/01_data/07_loading.ipynb #ba76bb88
 def mirror(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Image (H, W, 3) and boxes (P, 4), flipped left to right."
+    "Image (H, W, 3) and boxes (P, 4) xyxy in pixels, flipped left to right."
     width = image.shape[1]
     boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
     return image[:, ::-1], np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
@@ -29,7 +29,7 @@ def mirror(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray
 # %% ../../nbs/01_data/07_loading.ipynb #e00ed8ca
 @dataclass(frozen=True, eq=False)
 class Batch:
-    "Padded images and the people in them. No identities: people are known by (scene, person)."
+    "B padded images and the boxes of their people, without identities: a person is (number of the scene, row of its box)."
 
     images: Tensor  # (B, 3, H, W) uint8 RGB, zero-padded at right and bottom
     sizes: list[tuple[int, int]]  # B × (width, height) of the unpadded images
@@ -46,7 +46,7 @@ class Batch:
 
 
 def make_batch(images: list[np.ndarray], boxes: list[np.ndarray], scenes: list[int], stride: int = 32) -> Batch:
-    "Pad (H, W, 3) images to one size, a multiple of `stride` pixels, and put them into a `Batch`."
+    "A `Batch` of (H, W, 3) uint8 images, padded to one size that is a multiple of `stride` pixels."
     height = -(-max(image.shape[0] for image in images) // stride) * stride
     width = -(-max(image.shape[1] for image in images) // stride) * stride
     padded = np.zeros((len(images), height, width, 3), np.uint8)
@@ -58,7 +58,7 @@ def make_batch(images: list[np.ndarray], boxes: list[np.ndarray], scenes: list[i
 # %% ../../nbs/01_data/07_loading.ipynb #e988c271
 @dataclass(frozen=True)
 class Augmentation:
-    "What training may change about a scene."
+    "The random changes that training makes to a scene."
 
     sizes: tuple[InputSize, ...]  # one is drawn per scene and epoch
     flip: float = 0.5  # probability of mirroring
@@ -96,14 +96,14 @@ class SceneBatches:
         return make_batch([image for image, _ in prepared], [boxes for _, boxes in prepared], [int(s) for s in chosen])
 
     def prepare(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        "Image and boxes of scene `number`, resized and perhaps mirrored, as this epoch has it."
+        "Image (H, W, 3) and boxes (P, 4) of scene `number`, resized and perhaps mirrored, in the current epoch."
         draw = numpy_generator(self.seed, "augment", self.epoch, number)
         size = self.augmentation.sizes[int(draw.integers(len(self.augmentation.sizes)))]
         image, boxes = self.resized(number, size)
         return mirror(image, boxes) if draw.random() < self.augmentation.flip else (image, boxes)
 
     def resized(self, number: int, size: InputSize) -> tuple[np.ndarray, np.ndarray]:
-        "Image and boxes of scene `number` at `size`, from memory where they are kept."
+        "Image and boxes of scene `number` at `size`, from the cache where it has them. `UserError` on an unreadable image."
         if number in self.cache:
             return self.cache[number]
         scene = self.scenes[number]

@@ -46,7 +46,7 @@ def combined(sets: list[SearchSet]) -> SearchSet:
 def with_boxes(data: SearchSet, found: Detections, least_score: float) -> SearchSet:
     """`data` with the boxes of `found`, those scored at least `least_score`, in its training scenes; all unlabelled.
 
-    Boxes are cut at the image's border and left out when less than a pixel each way remains. Raises `UserError` when `found`
+    Boxes are cut to the image and left out when a side is shorter than one pixel. Raises `UserError` when `found`
     is of other scenes, or no box is left.
     """
     if list(found.names) != [scene.name for scene in data.train]:
@@ -63,7 +63,10 @@ def with_boxes(data: SearchSet, found: Detections, least_score: float) -> Search
 
 # %% ../../nbs/01_data/09_training_sets.ipynb #50c4fb27
 def coco_people(root: str | Path, images: int = 6500, seed: int = 0) -> SearchSet:
-    "`images` of COCO's 2017 training images that show people, drawn at random, from the official folder `root`."
+    """`images` of COCO's 2017 training images that show people, chosen at random, from the official folder `root`; unlabelled.
+
+    Raises `UserError` when the json is missing or not COCO's. No image is opened.
+    """
     root = Path(root)
     scenes, _ = read_coco_scenes(root / "annotations" / "instances_train2017.json", root / "train2017")
     scenes = without_identities([scene for scene in scenes if len(scene)])
