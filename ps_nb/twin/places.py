@@ -28,7 +28,7 @@ class Place:
     kind: str  # one of KINDS
     horizon: float  # height of the horizon, 0 at the top
     camera_height: float  # metres above the ground
-    light: float  # -1 from the right to 1 from the left
+    light: float  # -1 from the left to 1 from the right: the other side of a figure is darker, and shadows fall there
     sun: float  # strength of the cast shadows, 0 to 1
 
     def pixels_per_metre(self, foot: float, height: int) -> float:
