@@ -1,6 +1,7 @@
 """Every experiment runs at `smoke`, as `ps-nb reproduce` runs it, and leaves a whole result. All of them share one run folder."""
 
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -202,13 +203,16 @@ def check_fig3d_clusters(result):
 
 
 def check_laptop(result):
-    ours = {(row["proposals"], row["input"]): row for row in result["rows"] if row["software"] == "PyTorch" and row["gflops"]}
+    ours = {(row["software"], row["proposals"], row["input"]): row for row in result["rows"] if row["gflops"]}
     assert len({row["parameters"] for row in ours.values()}) == 1 and len(result["recipes"]) == 1
-    for size in {size for _, size in ours}:
-        assert ours[100, size]["gflops"] < ours[300, size]["gflops"], "each proposal is work"
-        assert ours[100, size]["detection_recall"] <= ours[300, size]["detection_recall"], "fewer are looked at"
-    others = [row for row in result["rows"] if row["network"].startswith("fasterrcnn")]
-    assert len(others) == 4 and not any(row["map"] for row in others), "torchvision's networks describe nobody"
+    sizes = {size for *_, size in ours}
+    for software, size in product(("PyTorch", "bfloat16"), sizes):
+        few, many = (ours[software, count, size] for count in (100, 300))
+        assert few["gflops"] < many["gflops"], "each proposal is work"
+        assert few["detection_recall"] <= many["detection_recall"], "fewer are looked at"
+    assert all(row["map"] is None for key, row in ours.items() if key[0] == "onnxruntime"), "not scored"
+    others = {row["network"]: row["proposals"] for row in result["rows"] if row["network"].startswith("fasterrcnn")}
+    assert others == {"fasterrcnn_resnet50_fpn": 1000, "fasterrcnn_mobilenet_v3_large_320_fpn": 150}, "torchvision's defaults"
 
 
 CHECKS = {"beyond/all_systems": check_all_systems, "beyond/all_protocols": check_all_protocols,
