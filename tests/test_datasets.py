@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from ps_nb.core import UserError, read_json, write_json
+from ps_nb.data import cuhk_sysu
 from ps_nb.data.checks import check_search_set
 from ps_nb.data.cuhk_sysu import read_cuhk_protocol, read_cuhk_sysu, write_cuhk_sysu
 from ps_nb.data.files import image_sizes, natural_key, place_images, read_mat, write_mat
@@ -153,6 +154,17 @@ def test_cuhk_reads_only_the_protocols_asked_for(cuhk):
         read_cuhk_sysu(cuhk)
     with pytest.raises(UserError, match="no protocol 'TestG7'"):
         read_cuhk_sysu(cuhk, protocols=["TestG7"])
+
+
+def test_cuhk_protocols_are_read_once_and_again_when_they_change(cuhk, tmp_path, monkeypatch):
+    plain = read_cuhk_sysu(cuhk)
+    assert read_cuhk_sysu(cuhk, kept=tmp_path / "kept").fingerprint() == plain.fingerprint()
+    with monkeypatch.context() as patch:
+        patch.setattr(cuhk_sysu, "printed_queries", lambda path: pytest.fail(f"{path} is read again"))
+        assert read_cuhk_sysu(cuhk, kept=tmp_path / "kept").fingerprint() == plain.fingerprint()
+    savemat(cuhk / "annotation/test/train_test/TestG100.mat", {"TestG100": protocol_table(QUERIES[:1])})
+    again = read_cuhk_sysu(cuhk, kept=tmp_path / "kept")
+    assert len(again.protocol("TestG100")) == 1 and again.fingerprint() == read_cuhk_sysu(cuhk).fingerprint()
 
 
 def test_cuhk_missing_gallery_size_is_not_offered(cuhk):
@@ -848,8 +860,12 @@ def test_natural_order_is_total(names):
 
 
 @needs_real_data
-def test_real_cuhk_protocol():
+def test_real_cuhk_protocol(tmp_path):
     found = read_cuhk_protocol(real_data / "cuhk-sysu/TestG100.mat")
+    printed = cuhk_sysu.printed_queries(real_data / "cuhk-sysu/TestG100.mat")
+    cuhk_sysu.save_queries(tmp_path / "kept.npz", printed)
+    for kept, query in zip(cuhk_sysu.load_queries(tmp_path / "kept.npz"), printed, strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(kept, query))
     queries, names = found.protocol("TestG100").queries, [each.name for each in found.gallery]
     assert len(queries) == 2900 and len({query.person for query in queries}) == 2900 and len(names) == 6978
     assert sum(len(query.positives) for query in queries) == 5447

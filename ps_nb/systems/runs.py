@@ -75,7 +75,8 @@ def with_few_queries(data: SearchSet, queries: int = 3, others: int = 8) -> Sear
 
 def search_set(name: str, profile: str, seed: int = 0) -> SearchSet:
     "The data set `cuhk-sysu` or `prw` at `profile`: the official one at `paper`, else its twin, rendered if it is not there."
-    readers = {"cuhk-sysu": ("PS_NB_CUHK_SYSU", read_cuhk_sysu, "cuhk-twin"), "prw": ("PS_NB_PRW", read_prw, "prw-twin")}
+    kept = partial(read_cuhk_sysu, kept=runs_folder() / "data")  # large protocols are read once
+    readers = {"cuhk-sysu": ("PS_NB_CUHK_SYSU", kept, "cuhk-twin"), "prw": ("PS_NB_PRW", read_prw, "prw-twin")}
     if name not in readers:
         raise UserError(f"unknown data set {name!r}: choose one of {', '.join(readers)}")
     variable, read, twin = readers[name]
