@@ -40,10 +40,10 @@ class Estimate:
 
     value: float
     draws: np.ndarray = field(repr=False)  # (DRAWS,) over resampled queries, or () without queries
-    seeds: dict[tuple, np.ndarray] = field(repr=False)  # training seeds -> the number of each (S,)
+    seeds: dict[tuple, np.ndarray] = field(repr=False)  # training seeds -> the number of each (S,), up to one constant
 
     def __float__(self) -> float:
-        return self.value
+        return float(self.value)
 
     def __add__(self, other):
         if not isinstance(other, Estimate):

@@ -6,6 +6,7 @@
 __all__ = ['SHARED', 'Crowd', 'make_crowd', 'companions', 'Context', 'settle', 'find_context', 'Asked', 'check_width', 'ask']
 
 # %% ../../nbs/08_graph/02_crowd.ipynb #575bf7f6
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,9 @@ class Crowd:
 def make_crowd(detections: Detections, parts: int, score_threshold: float = 0.5, device: str | torch.device = "cpu") -> Crowd:
     "The people of `detections`, whose features have `parts` parts. Raises `UserError` where the width does not fit."
     arrays = detections.features, detections.boxes, detections.scene_index, detections.offsets, detections.scores
-    features, boxes, scene, offsets, scores = (torch.from_numpy(np.ascontiguousarray(each)) for each in arrays)
+    with warnings.catch_warnings():  # features of an index are mapped read-only, and nothing writes to them here
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        features, boxes, scene, offsets, scores = (torch.from_numpy(np.ascontiguousarray(each)) for each in arrays)
     present = scores >= score_threshold
     for start, end in zip(detections.offsets, detections.offsets[1:]):
         some, sure = boxes[None, start:end], scores[start:end]
