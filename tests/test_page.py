@@ -1,6 +1,7 @@
 """The page in a real headless Chromium: upload, click, ranking; every mistake is a sentence, and the server goes on."""
 
 import importlib.util
+import re
 import shutil
 import socket
 import urllib.error
@@ -82,6 +83,14 @@ class Visitor:
         self.page.click("#start")
         self.hears(text)
 
+    def demands(self, share, text):
+        "Set the least similarity by a click on its slider, at this share of its length."
+        slider = self.page.locator("#least input[type=range]")
+        slider.scroll_into_view_if_needed()
+        place = slider.bounding_box()
+        self.page.mouse.click(place["x"] + 1 + share * (place["width"] - 2), place["y"] + place["height"] / 2)
+        self.hears(text)
+
     def first_scene(self):
         return self.page.locator("#scenes").inner_text()
 
@@ -115,6 +124,14 @@ def test_a_visit(tmp_path, monkeypatch):
             assert "1 · 1.00 · photos/b.png" in visitor.first_scene()
             assert "photos/b.png" in visitor.page.locator("#rows").inner_text()
             assert "search.json" in visitor.page.locator("#files").inner_text().replace("\n", "")
+            assert "c.png" not in visitor.first_scene()  # green and blue have a cosine below 0 with red
+            visitor.demands(0, "3 of 3 people in 2 images")
+            assert "c.png" in visitor.first_scene()
+            visitor.page.check("#second input")  # which the stand-in holds for the contrary of red
+            visitor.page.locator("#scenes", has_text=re.compile(r"3 · -0\.\d\d · photos/b\.png")).wait_for(timeout=60_000)
+            visitor.page.uncheck("#second input")
+            visitor.page.locator("#scenes", has_text="1 · 1.00 · photos/b.png").wait_for(timeout=60_000)
+            visitor.demands(0.75, "1 of 3 people in 2 images")  # a similarity of 0.5
             other = Visitor(browser, port)  # while the first is there
             other.uploads(query, "2 people found")
             other.clicks(270, 140, "of 3 people in 2 images")
