@@ -19,7 +19,7 @@ from ps_nb.search import export
 from ps_nb.search.export import TOLERANCES, export_searcher, noise_image
 from ps_nb.search.exported import detect_exported, embed_exported, load_exported
 from ps_nb.search.index import load_index
-from ps_nb.systems.recipes import cgps, ctxg, cucps, deep, joint, oim, recipe_to_json, rsiam
+from ps_nb.systems.recipes import cgps, ctxg, cucps, deep, joint, oim, recipe_to_json, rsiam, seqnet
 from ps_nb.systems.runs import new_network
 
 pytestmark = pytest.mark.skipif(not (importlib.util.find_spec("onnx") and importlib.util.find_spec("onnxruntime")),
@@ -30,6 +30,7 @@ for make in (oim, ctxg, cgps, rsiam, cucps, joint):
                            make("smoke").detector, []).append(make.__name__)
 BY_SETTINGS[replace(oim("smoke").detector, region_pooling="max", region_size=(8, 4), own_stage=False, encoders=1,
                     refined_features=False, stride=16)] = ["regions-by-maximum"]
+BY_SETTINGS |= {joint("paper").detector: ["vgg16"], seqnet("smoke").detector: ["seqnet"]}
 NETWORKS = {"-".join(names): settings for settings, names in BY_SETTINGS.items()}
 
 
@@ -51,6 +52,8 @@ def lively(settings):
                           searcher.proposals.head.cls_logits):
                 if layer is not None:
                     layer.weight.mul_(5)
+            if settings.heads == "sequential":  # it scores the largest values of a region, not their mean
+                searcher.heads.score.weight.mul_(0.02)
     return searcher
 
 
