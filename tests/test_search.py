@@ -521,7 +521,7 @@ def test_an_approximate_index_serves_people_who_were_added_later(tmp_path):
     with chosen_engine(folder, index, approximate=True) as engine:
         rows, similarity = engine(query, 5)
         assert rows[0] in np.flatnonzero(index.detections.features @ query >= 1 - 1e-6)
-        assert np.array_equal(similarity, (index.detections.features @ query)[rows])
+        np.testing.assert_allclose(similarity, (index.detections.features @ query)[rows], rtol=0, atol=1e-6)
         tables = [search_index(index, query, 200, score_threshold=0, engine=each) for each in (engine, "auto")]
     pd.testing.assert_frame_equal(*tables, atol=1e-5)  # so few cells are all visited
     (folder / "approximate.faiss").write_bytes(b"hello")
