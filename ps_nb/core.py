@@ -7,7 +7,7 @@ __all__ = ['UNFINISHED', 'RENAMED', 'UserError', 'run_command', 'derived_seed', 
            'seed_everything', 'held_temporary', 'atomic_path', 'remove_unfinished', 'write_bytes', 'write_text',
            'json_text', 'write_json', 'read_json', 'fingerprint', 'file_checksum', 'present_names', 'first_names',
            'write_checked', 'check_bytes', 'remove_checked', 'save_tensors', 'load_tensors', 'open_lock', 'locked',
-           'answer_calls', 'call', 'map_in_processes', 'imported_when_asked', 'progress']
+           'peak_memory_mb', 'answer_calls', 'call', 'map_in_processes', 'imported_when_asked', 'progress']
 
 # %% ../nbs/00_ground/01_core.ipynb #5992ea79
 import contextlib
@@ -20,6 +20,7 @@ import json
 import os
 import pickle
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -313,6 +314,15 @@ def locked(folder: str | Path):
         yield folder
     finally:
         os.close(handle)
+
+# %% ../nbs/00_ground/01_core.ipynb #c81bc984
+def peak_memory_mb() -> float:
+    "The largest resident memory of this process so far, in MB of 2²⁰ bytes."
+    status = Path("/proc/self/status")
+    peaks = [line.split()[1] for line in (status.read_text().splitlines() if status.exists() else ()) if line.startswith("VmHWM")]
+    if peaks:  # on Linux, where `getrusage` includes the peak of the process that started this one
+        return int(peaks[0]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 # %% ../nbs/00_ground/01_core.ipynb #b17e4c04
 def answer_calls() -> None:

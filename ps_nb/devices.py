@@ -5,14 +5,11 @@
 # %% auto #0
 __all__ = ['choose_device', 'place', 'enough_memory', 'constants', 'send', 'pick', 'occurrence', 'compilation_asked',
            'compile_forward', 'recorded', 'Replays', 'gpu_has_bfloat16', 'available_cores', 'readers', 'ahead',
-           'use_available_cores', 'single_process', 'several_processes', 'process_mean', 'process_sum',
-           'peak_memory_mb', 'cost']
+           'use_available_cores', 'single_process', 'several_processes', 'process_mean', 'process_sum', 'cost']
 
 # %% ../nbs/00_ground/02_devices.ipynb #8febb594
 import contextlib
 import os
-import resource
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from .core import UserError
+from .core import UserError, peak_memory_mb
 
 # %% ../nbs/00_ground/02_devices.ipynb #b10382a8
 def choose_device(name: str = "auto") -> torch.device:
@@ -268,15 +265,6 @@ def process_sum(values: torch.Tensor) -> torch.Tensor:
     return _SumOfProcesses.apply(values) if several_processes() else values
 
 # %% ../nbs/00_ground/02_devices.ipynb #884c1ec6
-def peak_memory_mb() -> float:
-    "The largest resident memory of this process so far, in MB of 2²⁰ bytes."
-    status = Path("/proc/self/status")
-    peaks = [line.split()[1] for line in (status.read_text().splitlines() if status.exists() else ()) if line.startswith("VmHWM")]
-    if peaks:  # on Linux, where `getrusage` includes the peak of the process that started this one
-        return int(peaks[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def cost(task: Callable[[], object], repeats: int = 1) -> dict[str, float]:
     "The least `seconds` and `cpu_seconds` of `repeats` calls of `task`, and `peak_memory_mb` of the process so far."
     seconds, cpu_seconds = [], []

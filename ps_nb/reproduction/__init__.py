@@ -5,7 +5,7 @@ from .results import (
     published_artefact, run_origins, undecided, verdict, write_result,
 )
 from .report import write_report
-from .cost import detection_gflops, milliseconds_per_image, parameter_count
+from .cost import detection_gflops, milliseconds_per_image, parameter_count, search_memory_mb
 from .joint_rows import (
     crop_describer, false_alarms, operations_per_image, precision_at, recall_thresholds, run_detector, search_scores,
     seconds_per_image, trained_joint,
@@ -26,7 +26,7 @@ __all__ = [
     "foreign_boxes", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing", "measured_apart",
     "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image", "over_seeds", "painted",
     "parameter_count", "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes", "random_search",
-    "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_row", "search_scores",
-    "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided", "verdict", "write_report",
-    "write_result",
+    "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_memory_mb", "search_row",
+    "search_scores", "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided", "verdict",
+    "write_report", "write_result",
 ]

@@ -25,9 +25,9 @@ from sklearn.neighbors import NearestNeighbors
 from ..clustering.density import self_paced_clusters
 from ..clustering.first_neighbours import first_neighbours
 from ..clustering.mining import mine_pass
-from ..core import UserError, numpy_generator, torch_generator
+from ..core import UserError, numpy_generator, peak_memory_mb, torch_generator
 from ..data.scenes import UNLABELLED, Detections, Protocol, Query, Scene, SearchSet
-from ..devices import cost, peak_memory_mb
+from ..devices import cost
 from ..evaluation.ranking import evaluate
 from ..search.index import INDEX_VERSION, PART_IMAGES, approximate_engine, approximate_index, load_index
 from ..search.index import nearest, write_approximate, write_part

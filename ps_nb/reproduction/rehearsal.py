@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core import UserError, derived_seed, numpy_generator, read_json, seed_everything, write_json
+from ..core import UserError, derived_seed, numpy_generator, peak_memory_mb, read_json, seed_everything, write_json
 from ..data.loading import SceneBatches, epoch_batches, read_image
 from ..data.scenes import SearchSet
 from ..detector.backbones import imagenet_weights
 from ..detector.inference import detect_scenes, embed_scenes
-from ..devices import choose_device, peak_memory_mb, place, readers, use_available_cores
+from ..devices import choose_device, place, readers, use_available_cores
 from .many_runs import Costs, check_memory, code_cells, free_gpu_memory_mb, free_memory_mb, in_another_process
 from .many_runs import made_folder, spoken, step_through
 from .notebooks import child_environment, experiment_notebooks, settled_parameters, shared_runs_folder

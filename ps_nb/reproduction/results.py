@@ -24,8 +24,8 @@ import torchvision
 from matplotlib.figure import Figure
 
 import ps_nb
-from ..core import UserError, atomic_path, fingerprint, read_json, write_json, write_text
-from ..devices import choose_device, peak_memory_mb
+from ..core import UserError, atomic_path, fingerprint, peak_memory_mb, read_json, write_json, write_text
+from ..devices import choose_device
 from ..evaluation.comparison import Condition, Estimate, bounds, read_answers
 from ..systems.recipes import PROFILES, recipe_identity
 from ..systems.runs import Run, device_name

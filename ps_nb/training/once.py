@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import torch
 
-from ..core import UserError, fingerprint, json_text, locked, read_json, remove_checked, save_tensors, write_json
-from ..devices import peak_memory_mb
+from ..core import UserError, fingerprint, json_text, locked, peak_memory_mb, read_json, remove_checked, save_tensors
+from ..core import write_json
 from .loop import locked_together
 
 Made = TypeVar("Made")
