@@ -1,18 +1,26 @@
-"""Every experiment runs at `smoke`, as `ps-nb reproduce` runs it, and leaves a whole result. All of them share one run folder."""
+"""Every experiment runs at `smoke` and leaves a whole result, one of each paper as `ps-nb reproduce` runs it, in a kernel of its
+own. The others run in copies of a process that has imported the library. All of them share one run folder.
+"""
 
+import multiprocessing
 import os
+import sys
+import tempfile
 from itertools import product
 from pathlib import Path
 
 import pytest
 
 from ps_nb.core import UserError, read_json
-from ps_nb.reproduction.many_runs import reproduce
-from ps_nb.reproduction.notebooks import experiment_notebooks
+from ps_nb.reproduction.many_runs import reproduce, step_through
+from ps_nb.reproduction.notebooks import experiment_notebooks, result_difference, result_file, settled_parameters
 from ps_nb.reproduction.results import published_artefact
 
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
 EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))
+REPRODUCED = {each for each, before in zip(EXPERIMENTS, ["", *EXPERIMENTS]) if Path(each).parent != Path(before).parent}
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["ps_nb.cli", "ps_nb.reproduction", "ps_nb.figures", "matplotlib.pyplot", "seaborn"])
 PARAMETERS = {  # where the defaults would leave something untried, or sweeps are longer than a test needs
     "beyond/all_systems": {"images": 1},
     "cgps/fig3d_clusters": {"seeds": "0,1"},
@@ -37,6 +45,34 @@ def folders(tmp_path, tmp_path_factory, monkeypatch):
     for variable in ("PS_NB_MOT", "PS_NB_CUHK_PROTOCOL", "PS_NB_PRW"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    "A process that has imported the library, of which every experiment gets a copy; it outlives the tests' folders."
+    FRESH.Process(target=len, args=("",)).start()
+
+
+def run_cells(notebook, parameters, environment, messages):
+    "Run all cells of `notebook`; the error that ends it goes to `messages`, and the process ends with 1."
+    os.environ |= environment
+    tempfile.tempdir = None  # that of the environment
+    with open(messages, "w") as sys.stdout:
+        os.chdir(notebook.parent)
+        if reason := step_through(notebook, parameters):
+            print(reason)
+    sys.exit(reason is not None)
+
+
+def run(key, name, parameters, messages):
+    "As `reproduce`, in a copy of a process that has imported the library."
+    notebook, = experiment_notebooks(key, [name])
+    settled = settled_parameters(notebook, {"profile": "smoke", **(parameters or {})})
+    process = FRESH.Process(target=run_cells, args=(notebook.absolute(), settled, dict(os.environ), messages))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, messages.read_text()[-4000:]
+    assert result_difference(result_file(notebook, settled), settled) is None
 
 
 def whole(result, about):
@@ -243,7 +279,10 @@ def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
     if experiment in ("cucps/fig4_coappearance", "rsiam/tab1_statistics") and annotations.is_dir():
         monkeypatch.setenv("PS_NB_PRW", str(annotations))
     key, name = experiment.split("/")
-    assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
+    if experiment in REPRODUCED:
+        assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
+    else:
+        run(key, name, PARAMETERS.get(experiment), folders / "messages")
     result = read_json(folders / "results" / "smoke" / key / f"{name}.json")
     whole(result, published_artefact(key, name))
     CHECKS.get(experiment, lambda result: None)(result)
