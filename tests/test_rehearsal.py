@@ -1,5 +1,6 @@
 """A rehearsal of `paper`, on an official tree in which every picture has its official size and shows nothing."""
 
+import os
 from dataclasses import replace
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 from ps_nb.core import UserError, read_json, write_json
 from ps_nb.data.cuhk_sysu import write_cuhk_sysu
 from ps_nb.data.loading import Augmentation, InputSize
+from ps_nb.data.prw import write_prw
 from ps_nb.data.scenes import Protocol, Query, Scene, SearchSet
 from ps_nb.reproduction import rehearsal
 from ps_nb.reproduction.notebooks import experiment_notebooks, settled_parameters
@@ -17,15 +19,16 @@ from ps_nb.systems import cgps, ctxg, cucps, idnet, joint, oim, rsiam, seqnet, t
 PEOPLE = np.array([[60, 40, 180, 400], [300, 80, 420, 440], [560, 60, 690, 500]])  # of a scene of 800×600 pixels
 
 
-def blank_scenes(folder, count, first, ids, shape=(600, 800)):
-    "Scenes of three people each, the first two of `ids` and a stranger, and their pictures."
+def blank_scenes(folder, count, first, ids, shape=(600, 800), cameras=False):
+    "Scenes of three people each, the first two of `ids` and a stranger, and their pictures; named as PRW's where it has cameras."
     folder.mkdir(parents=True, exist_ok=True)
     scenes = []
     for number in range(first, first + count):
-        path = folder / f"s{number}.jpg"
+        camera = 1 + number % 6 if cameras else None
+        path = folder / (f"c{camera}s1_{number:06d}.jpg" if cameras else f"s{number}.jpg")
         cv2.imwrite(str(path), np.full((*shape, 3), 90 + number, np.uint8))
         known = [ids[number % len(ids)], ids[(number + 1) % len(ids)], -1]
-        scenes.append(Scene(path.name, path, shape[1], shape[0], PEOPLE + number % 7, known))
+        scenes.append(Scene(path.name, path, shape[1], shape[0], PEOPLE + number % 7, known, camera))
     return scenes
 
 
@@ -40,9 +43,20 @@ def official(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def official_prw(tmp_path_factory):
+    "A folder laid out as PRW, with frames of its size; both people of each gallery scene are queries."
+    pictures, root = tmp_path_factory.mktemp("frames"), tmp_path_factory.mktemp("prw") / "root"
+    train, gallery = (blank_scenes(pictures, count, first, [0, 1, 2], (1080, 1920), True) for count, first in ((8, 1), (12, 20)))
+    queries = [Query(number, scene.boxes[0], int(scene.ids[0]), [], np.zeros((0, 4))) for number, scene in enumerate(gallery)]
+    write_prw(SearchSet("prw", train, gallery, {"standard": Protocol("standard", queries)}), root)
+    return root
+
+
 @pytest.fixture
-def searched(official, monkeypatch, tmp_path):
+def searched(official, official_prw, monkeypatch, tmp_path):
     monkeypatch.setenv("PS_NB_CUHK_SYSU", str(official))
+    monkeypatch.setenv("PS_NB_PRW", str(official_prw))
     monkeypatch.setenv("PS_NB_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("PS_NB_RESULTS", str(tmp_path / "results"))
     monkeypatch.chdir(tmp_path)
@@ -88,6 +102,34 @@ def test_an_experiment_is_rehearsed_on_the_official_sets(searched, tmp_path, mon
     assert capsys.readouterr().out.count("s a step), search ") == 2
     troubles = rehearsal.said(found, 10**6)
     assert len(troubles) == 3 and "GB free" in troubles[1] and "--jobs 1000000" in troubles[2]
+
+
+ALL = [f"{notebook.parent.name}/{notebook.stem}" for key in ("e2e", "ctxg", "cgps", "rsiam", "cucps", "beyond")
+       for notebook in experiment_notebooks(key) if notebook.stem not in ("growth", "real_video")]  # without an official set
+FEW = ["beyond/all_protocols", "rsiam/tab4_comparison"]  # both sets, both detectors
+
+
+@pytest.mark.parametrize("experiment", ALL if os.environ.get("PS_NB_LONG_TESTS") else FEW)
+def test_experiments_go_through_on_official_sets(searched, tmp_path, monkeypatch, experiment):
+    "Each run is tried with the recipe of `smoke` of its kind, and no result is of the wrong form for its table."
+    few, crops, clusters = rehearsal.few_steps, rehearsal.few_crop_steps, rehearsal.few_cluster_steps
+    monkeypatch.setattr(rehearsal, "few_steps", lambda recipe, *given: few(
+        small((rsiam if recipe.name == "rsiam" else cgps)("smoke")), *given))
+    monkeypatch.setattr(rehearsal, "few_crop_steps", lambda recipe, *given: crops(idnet(small(joint("smoke"))), *given))
+    monkeypatch.setattr(rehearsal, "few_cluster_steps", lambda settings, *given: clusters(two_step("mmt", "smoke"), *given))
+    monkeypatch.setattr(rehearsal, "imagenet_weights", lambda name: name)
+    key, name = experiment.split("/")
+    notebook, = experiment_notebooks(key, [name])
+    write_json(tmp_path / "planned.json", [[str(notebook.absolute()), settled_parameters(notebook, {"profile": "paper"})]])
+    rehearsal.rehearse_here(tmp_path, 1, 1)
+    found = read_json(tmp_path / "rehearsed.json")
+    assert found["troubles"] == [] and found["ends"].keys() == {experiment}
+    assert not [run["tried"]["failed"] for run in found["runs"].values() if run["tried"] and "failed" in run["tried"]]
+    reason = found["ends"][experiment]
+    assert reason is None or "nothing to tabulate" in reason or "gallery size" in reason  # of random detections
+    if experiment in FEW:
+        assert reason is None
+        assert {run["announcement"].split(" on ")[1].split(",")[0] for run in found["runs"].values()} == {"cuhk-sysu", "prw"}
 
 
 def test_what_is_missing_is_said_before_any_step(searched, tmp_path, monkeypatch):
