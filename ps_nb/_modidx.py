@@ -1171,6 +1171,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                       'ps_nb/reproduction/context_rows.py'),
                                                  'ps_nb.reproduction.context_rows.context_scores': ( '13_reproduction/context_rows.html#context_scores',
                                                                                                      'ps_nb/reproduction/context_rows.py'),
+                                                 'ps_nb.reproduction.context_rows.graph_facts': ( '13_reproduction/context_rows.html#graph_facts',
+                                                                                                  'ps_nb/reproduction/context_rows.py'),
                                                  'ps_nb.reproduction.context_rows.hidden_parts': ( '13_reproduction/context_rows.html#hidden_parts',
                                                                                                    'ps_nb/reproduction/context_rows.py'),
                                                  'ps_nb.reproduction.context_rows.painted': ( '13_reproduction/context_rows.html#painted',

@@ -11,7 +11,7 @@ from .joint_rows import (
     seconds_per_image, trained_joint,
 )
 from .context_rows import (
-    DATASETS, compare_parts, context_origins, context_scores, hidden_parts, painted, part_rows, shared_company,
+    DATASETS, compare_parts, context_origins, context_scores, graph_facts, hidden_parts, painted, part_rows, shared_company,
 )
 from .weak_rows import DETECTORS, epoch_rows, foreign_boxes, people_in, search_row, sweep
 from .throughput import TorchvisionDetector, calm, chosen_precision, differences, fill_memory, noise_batch, random_scenes, speeds
@@ -23,10 +23,10 @@ __all__ = [
     "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold", "any_holds",
     "calm", "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins", "context_scores",
     "crop_describer", "decide", "decreasing", "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory",
-    "foreign_boxes", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing", "measured_apart",
-    "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image", "over_seeds", "painted",
-    "parameter_count", "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes", "random_search",
-    "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_memory_mb", "search_row",
-    "search_scores", "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided", "verdict",
-    "write_report", "write_result",
+    "foreign_boxes", "graph_facts", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing",
+    "measured_apart", "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image",
+    "over_seeds", "painted", "parameter_count", "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes",
+    "random_search", "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_memory_mb",
+    "search_row", "search_scores", "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided",
+    "verdict", "write_report", "write_result",
 ]
