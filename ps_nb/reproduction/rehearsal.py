@@ -133,7 +133,8 @@ def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
     row["step"] = timed(step, device, min(steps, max(1, len(batches) // each - 1)))
     some = [scene for scene in scenes if len(scene)][:images]
     row["describing"] = timed(lambda: embed_scenes(searcher, some, recipe.test_size), device) / len(some)
-    row["finding"] = timed(lambda: detect_scenes(searcher, data.gallery[:images], recipe.test_size), device) / images
+    seen = data.gallery[:images] or some  # a set that is only trained on has no gallery
+    row["finding"] = timed(lambda: detect_scenes(searcher, seen, recipe.test_size), device) / len(seen)
     means = {name: float(value) for name, value in losses.items()}
     again = "extract" in vars(type(objective))
     log = {"epoch": 0} | means | objective.log | epoch_row(objective, data, None, 0, searcher)
