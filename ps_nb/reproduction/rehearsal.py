@@ -132,16 +132,15 @@ def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
     step()
     row["step"] = timed(step, device, min(steps, max(1, len(batches) // each - 1)))
     some = [scene for scene in scenes if len(scene)][:images]
-    row["describing"] = timed(lambda: embed_scenes(searcher, some, recipe.test_size), device) / len(some)
-    seen = data.gallery[:images] or some  # a set that is only trained on has no gallery
-    row["finding"] = timed(lambda: detect_scenes(searcher, seen, recipe.test_size), device) / len(seen)
-    means = {name: float(value) for name, value in losses.items()}
+    found = data.gallery[:images] or some  # a set that is only trained on has no gallery
+    for part, look, shown in (("describing", embed_scenes, some), ("finding", detect_scenes, found)):
+        row[part] = timed(partial(look, searcher, shown, recipe.test_size), device) / len(shown)
     again = "extract" in vars(type(objective))
-    log = {"epoch": 0} | means | objective.log | epoch_row(objective, data, None, 0, searcher)
+    log = {"epoch": 0, **{name: float(value) for name, value in losses.items()}, **objective.log}
     weights, memory = bytes_of(searcher), bytes_of(objective)
-    return row | {"log": [log], "descriptions": (recipe.schedule.epochs if again else 1) + recipe.whitened,
-                  "steps": recipe.schedule.epochs * -(-len(batches) // each), "weights_bytes": weights,
-                  "checkpoint_bytes": 2 * weights + memory}
+    return row | {"log": [log | epoch_row(objective, data, None, 0, searcher)], "weights_bytes": weights,
+                  "descriptions": (recipe.schedule.epochs if again else 1) + recipe.whitened,
+                  "steps": recipe.schedule.epochs * -(-len(batches) // each), "checkpoint_bytes": 2 * weights + memory}
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #20519201
 def few_crop_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
