@@ -81,8 +81,10 @@ def test_a_device_does_the_same_and_is_seldom_waited_for(system, there):
         in_step, stepping = there.waits.copy(), there.launches.copy()
         assert [[len(each) for each in image] for image in answers] == [[len(each) for each in image] for image in found]
         for expected, image in zip(found, answers):
+            same = torch.cdist(expected[0], image[0].cpu()).argmin(dim=1)  # equal scores may change places by rounding
+            assert sorted(same.tolist()) == list(range(len(same)))
             for one, other in zip(expected, image):
-                assert torch.allclose(one, other.cpu(), atol=1e-3)
+                assert torch.allclose(one, other.cpu()[same], atol=1e-3)
         assert {name: value.item() for name, value in answered.items()} == pytest.approx(
             {name: value.item() for name, value in losses.items()}, rel=1e-4, abs=1e-6)
         for one, other in zip((searcher, objective), moved):
