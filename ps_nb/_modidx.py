@@ -1531,6 +1531,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'ps_nb/search/export.py'),
                                      'ps_nb.search.export.describe_any_number': ( '10_search/export.html#describe_any_number',
                                                                                   'ps_nb/search/export.py'),
+                                     'ps_nb.search.export.describe_given': ( '10_search/export.html#describe_given',
+                                                                             'ps_nb/search/export.py'),
                                      'ps_nb.search.export.export_differences': ( '10_search/export.html#export_differences',
                                                                                  'ps_nb/search/export.py'),
                                      'ps_nb.search.export.export_searcher': ( '10_search/export.html#export_searcher',

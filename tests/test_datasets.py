@@ -167,6 +167,18 @@ def test_cuhk_protocols_are_read_once_and_again_when_they_change(cuhk, tmp_path,
     assert len(again.protocol("TestG100")) == 1 and again.fingerprint() == read_cuhk_sysu(cuhk).fingerprint()
 
 
+def test_damage_to_a_kept_protocol_is_one_line(cuhk, tmp_path):
+    read_cuhk_sysu(cuhk, kept=tmp_path / "kept")
+    file = min((tmp_path / "kept").glob("protocol-*.npz"))
+    whole, draw = file.read_bytes(), np.random.default_rng(0)
+    for place in draw.integers(0, len(whole), 60):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            read_cuhk_sysu(cuhk, kept=tmp_path / "kept")  # where the byte does not matter
+        except UserError as error:
+            assert "is damaged" in str(error) and "\n" not in str(error)
+
+
 def test_cuhk_missing_gallery_size_is_not_offered(cuhk):
     (cuhk / "annotation/test/train_test/TestG50.mat").unlink()
     assert list(read_cuhk_sysu(cuhk).protocols) == ["TestG100", "Occlusion", "Resolution"]

@@ -49,9 +49,8 @@ def learn_description(method: str, train: list[Scene], seed: int = 0, dimension:
     """One of `HANDCRAFTED` learned on the scenes `train`, as a function of an image and boxes (P, 4) that gives (P, d) float32.
 
     `dimension` is that of PCA, `seed` draws the people a codebook is learned from, `options` (cache, workers) go to
-    `describe_boxes`.
-    Within `collecting`, where results are thrown away, 50 people are enough. Raises `UserError` for an unknown method, or when
-    the scenes have too few people to learn it from.
+    `describe_boxes`. Within `collecting`, where results are thrown away, it is learned on the scenes of 50 people. Raises
+    `UserError` for an unknown method, or when the scenes have too few people to learn it from.
     Xiao et al. 2016, §5.1; Yan et al. 2019, Tables 3 and 4.
     """
     if method not in HANDCRAFTED:

@@ -10,10 +10,10 @@ __all__ = ['PrintedQuery', 'printed_queries', 'save_queries', 'load_queries', 'k
 
 # %% ../../nbs/01_data/03_cuhk_sysu.ipynb #d3e5240a
 import math
+import os
 import re
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,16 +93,20 @@ def load_queries(path: Path) -> list[PrintedQuery]:
         return [PrintedQuery(names[image], box, person, [names[each] for each in positives], own, [names[each] for each in far])
                 for image, box, person, positives, own, far in zip(
                     kept["images"], kept["boxes"], kept["persons"].tolist(), shown, truth, others)]
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy and zlib raise many kinds, by where the damage is
         raise UserError(f"{path} is damaged ({type(error).__name__}): delete it, and it is made again") from None
 
 
 def kept_queries(path: Path, kept: str | Path | None) -> list[PrintedQuery]:
-    "`printed_queries` of a file; with a folder `kept`, read only once and kept there as `protocol-<checksum of the file>.npz`."
+    "`printed_queries` of a file; with a folder `kept`, read only once and kept there as `protocol-<checksum>.npz` if possible."
     if kept is None:
         return printed_queries(path)
     stored = Path(kept) / f"protocol-{file_checksum(path)[:12]}.npz"
     if not stored.exists():
+        if Path(kept).exists() and not os.access(kept, os.W_OK):
+            return printed_queries(path)
         with locked(kept):
             if not stored.exists():
                 save_queries(stored, printed_queries(path))
