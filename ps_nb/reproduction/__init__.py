@@ -1,7 +1,7 @@
 """Results, verdicts, the report, and what the experiments share."""
 
 from .results import (
-    above_all, all_hold, any_holds, check_parameters, decide, decreasing, increasing, interior_best, over_seeds,
+    COUNT, above_all, all_hold, any_holds, check_parameters, decide, decreasing, increasing, interior_best, over_seeds,
     published_artefact, run_origins, undecided, verdict, write_result,
 )
 from .report import write_report
@@ -20,7 +20,8 @@ from .paper_pages import committed, listing, reported
 from .many_runs import reproduce
 
 __all__ = [
-    "APPROXIMATE", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold", "any_holds",
+    "APPROXIMATE", "COUNT", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold",
+    "any_holds",
     "calm", "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins", "context_scores",
     "crop_describer", "decide", "decreasing", "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory",
     "foreign_boxes", "graph_facts", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing",

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['INDEX_VERSION', 'MANIFEST', 'FEATURES', 'PART_ARRAYS', 'CHECKED_BYTES', 'PART_IMAGES', 'BLOCK_ROWS', 'APPROXIMATE',
-           'VISITED_CELLS', 'Engine', 'SHORTLIST', 'GalleryIndex', 'checked_people', 'append_features', 'rows_checksum',
-           'write_part', 'fits_together', 'read_part', 'is_manifest', 'read_manifest', 'mapped_features', 'load_index',
-           'renewed', 'index_images', 'merged', 'faiss_library', 'nearest_of_block', 'nearest', 'approximate_index',
-           'write_approximate', 'approximate_engine', 'query_box', 'moments', 'matching_rows', 'search_index',
-           'SearchResult', 'own_images', 'search_box', 'moved', 'printable', 'draw_search', 'gone', 'write_search',
-           'read_corners', 'print_skipped', 'open_gallery', 'write_answer']
+           'VISITED_CELLS', 'Engine', 'LEAST_SCORE', 'SHORTLIST', 'GalleryIndex', 'checked_people', 'append_features',
+           'rows_checksum', 'write_part', 'fits_together', 'read_part', 'is_manifest', 'read_manifest',
+           'mapped_features', 'load_index', 'renewed', 'index_images', 'merged', 'faiss_library', 'nearest_of_block',
+           'nearest', 'approximate_index', 'write_approximate', 'approximate_engine', 'query_box', 'moments',
+           'matching_rows', 'search_index', 'SearchResult', 'own_images', 'search_box', 'moved', 'printable',
+           'draw_search', 'gone', 'write_search', 'read_corners', 'print_skipped', 'open_gallery', 'write_answer']
 
 # %% ../../nbs/10_search/02_index.ipynb #c10f3969
 import hashlib
@@ -422,6 +422,7 @@ def moments(images: Sequence[GalleryImage]) -> np.ndarray:
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 # %% ../../nbs/10_search/02_index.ipynb #2756bc82
+LEAST_SCORE = 0.5  # of a detection that answers a query
 SHORTLIST = 1000  # people, the most similar ones, that are scored again
 
 
@@ -462,7 +463,7 @@ def search_index(
     feature: np.ndarray,  # (D,) of the person asked for
     top: int = 10,
     best_per_image: bool = False,
-    score_threshold: float = 0.5,
+    score_threshold: float = LEAST_SCORE,
     engine: str | Engine = "auto",  # as in `nearest`, or a function that does its work
     rescore: Callable[[np.ndarray], np.ndarray] | None = None,  # as in `matching_rows`; its numbers are the similarity shown
     left_out: Sequence[int] = (),  # as in `matching_rows`
@@ -521,7 +522,7 @@ def search_box(
     embed: Callable[[np.ndarray, np.ndarray], np.ndarray],  # image, boxes (1, 4) -> features (1, D)
     top: int = 10,
     best_per_image: bool = False,
-    score_threshold: float = 0.5,
+    score_threshold: float = LEAST_SCORE,
     engine: str | Engine = "auto",
     rescore: Callable[[np.ndarray], np.ndarray] | None = None,  # as in `matching_rows`
     keep_own: bool = False,  # the query image answers too, where it is in the index

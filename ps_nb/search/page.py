@@ -24,8 +24,8 @@ import numpy as np
 
 from ..core import UserError
 from ..figures.drawing import QUERY, UNKNOWN
-from .index import MANIFEST, GalleryIndex, SearchResult, draw_search, index_images, load_index, printable, query_box
-from .index import search_box, write_search
+from .index import LEAST_SCORE, MANIFEST, GalleryIndex, SearchResult, draw_search, index_images, load_index
+from .index import printable, query_box, search_box, write_search
 from .photographs import STILL, read_images, read_query
 
 # %% ../../nbs/10_search/05_page.ipynb #8d3717b9
@@ -99,8 +99,9 @@ def look_at_photograph(desk: SearchDesk, name: str) -> tuple[np.ndarray, Looked,
     except UserError as error:
         raise UserError(str(error).replace(str(name), Path(name).name)) from None
     with desk.busy:
-        boxes, _, _ = desk.detect(pixels)
-    looked = Looked(str(name), np.asarray(boxes, np.float32).reshape(-1, 4), min(1.0, SHOWN / max(pixels.shape[:2])))
+        boxes, scores, _ = desk.detect(pixels)
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)[np.asarray(scores) >= LEAST_SCORE]  # as who answers
+    looked = Looked(str(name), boxes, min(1.0, SHOWN / max(pixels.shape[:2])))
     found = f"{len(boxes)} {'person' if len(boxes) == 1 else 'people'} found: click one" if len(boxes) else "no person was found"
     return shown_picture(pixels, looked.boxes), looked, f"{found}, or draw a box with two clicks."
 
