@@ -1,5 +1,6 @@
 """Tests share two cores: each worker computes on one, and nothing is left in the checkout or on the disk."""
 
+import multiprocessing
 import os
 import tempfile
 
@@ -18,3 +19,13 @@ def temporary_files(monkeypatch, tmp_path_factory):
         monkeypatch.setenv("TMPDIR", folder)
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield
+
+
+@pytest.fixture(scope="session")
+def fresh():
+    "Makes processes that are copies of one that has imported the library and what notebooks use; it outlives the tests' folders."
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ps_nb.cli", "ps_nb.reproduction", "ps_nb.figures", "nbdev.test", "hypothesis",
+                                    "matplotlib.pyplot", "seaborn"])
+    context.Process(target=len, args=("",)).start()  # which starts that one, outside of any test's folder
+    return context

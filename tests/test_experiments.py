@@ -2,7 +2,6 @@
 own. The others run in copies of a process that has imported the library. All of them share one run folder.
 """
 
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -19,8 +18,6 @@ from ps_nb.reproduction.results import published_artefact
 FOLDER = Path(__file__).parent.parent / "nbs" / "experiments"
 EXPERIMENTS = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/*.ipynb"))
 REPRODUCED = {each for each, before in zip(EXPERIMENTS, ["", *EXPERIMENTS]) if Path(each).parent != Path(before).parent}
-FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["ps_nb.cli", "ps_nb.reproduction", "ps_nb.figures", "matplotlib.pyplot", "seaborn"])
 PARAMETERS = {  # where the defaults would leave something untried, or sweeps are longer than a test needs
     "beyond/all_systems": {"images": 1},
     "cgps/fig3d_clusters": {"seeds": "0,1"},
@@ -47,12 +44,6 @@ def folders(tmp_path, tmp_path_factory, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture(scope="module", autouse=True)
-def imported():
-    "A process that has imported the library, of which every experiment gets a copy; it outlives the tests' folders."
-    FRESH.Process(target=len, args=("",)).start()
-
-
 def run_cells(notebook, parameters, environment, messages):
     "Run all cells of `notebook`; the error that ends it goes to `messages`, and the process ends with 1."
     os.environ |= environment
@@ -64,11 +55,11 @@ def run_cells(notebook, parameters, environment, messages):
     sys.exit(reason is not None)
 
 
-def run(key, name, parameters, messages):
+def run(fresh, key, name, parameters, messages):
     "As `reproduce`, in a copy of a process that has imported the library."
     notebook, = experiment_notebooks(key, [name])
     settled = settled_parameters(notebook, {"profile": "smoke", **(parameters or {})})
-    process = FRESH.Process(target=run_cells, args=(notebook.absolute(), settled, dict(os.environ), messages))
+    process = fresh.Process(target=run_cells, args=(notebook.absolute(), settled, dict(os.environ), messages))
     process.start()
     process.join()
     assert process.exitcode == 0, messages.read_text()[-4000:]
@@ -266,7 +257,7 @@ CHECKS = {"beyond/all_systems": check_all_systems, "beyond/all_protocols": check
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
+def test_an_experiment_runs_at_smoke(folders, monkeypatch, fresh, experiment):
     if experiment == "beyond/real_video":
         data = os.environ.get("PS_NB_TEST_DATA")
         if not data or not (Path(data) / "mot").is_dir():
@@ -282,7 +273,7 @@ def test_an_experiment_runs_at_smoke(folders, monkeypatch, experiment):
     if experiment in REPRODUCED:
         assert reproduce(key, [name], parameters=PARAMETERS.get(experiment)) == {}
     else:
-        run(key, name, PARAMETERS.get(experiment), folders / "messages")
+        run(fresh, key, name, PARAMETERS.get(experiment), folders / "messages")
     result = read_json(folders / "results" / "smoke" / key / f"{name}.json")
     whole(result, published_artefact(key, name))
     CHECKS.get(experiment, lambda result: None)(result)

@@ -14,16 +14,6 @@ LIBRARY = sorted((ROOT / "nbs").glob("[0-9]*/[0-9]*.ipynb")) + sorted((ROOT / "n
 PROGRAMS = Path(sys.executable).parent
 
 
-FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["ps_nb.cli", "nbdev.test", "hypothesis", "matplotlib.pyplot", "seaborn"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def imported():
-    "A process that has imported torch and the library, of which every notebook gets a copy; it outlives the tests' folders."
-    FRESH.Process(target=len, args=("",)).start()
-
-
 def run_cells(notebook: Path, environment: dict, messages: Path) -> None:
     "Run all cells of `notebook` as `nbdev-test` does; what goes wrong goes to `messages`, and the process ends with 1."
     os.environ |= environment
@@ -40,12 +30,12 @@ def run_cells(notebook: Path, environment: dict, messages: Path) -> None:
 
 
 @pytest.mark.parametrize("notebook", LIBRARY, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_library_notebook(notebook, tmp_path):
+def test_library_notebook(notebook, tmp_path, fresh):
     environment = {"PS_NB_RUNS": str(tmp_path / "runs"), "PS_NB_RESULTS": str(tmp_path / "results"), "PYTHONPATH": str(ROOT),
                    "TMPDIR": os.environ["TMPDIR"]}
     interpreted = "TRITON_INTERPRET" in notebook.read_text(encoding="utf-8")  # which has to be set before Triton is imported
-    fresh = multiprocessing.get_context("spawn") if interpreted else FRESH
-    process = fresh.Process(target=run_cells, args=(notebook, environment, tmp_path / "messages"))
+    context = multiprocessing.get_context("spawn") if interpreted else fresh
+    process = context.Process(target=run_cells, args=(notebook, environment, tmp_path / "messages"))
     process.start()
     process.join()
     assert process.exitcode == 0, (tmp_path / "messages").read_text()[-4000:]
