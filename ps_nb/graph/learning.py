@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MAX_GRAD_NORM', 'TargetPairs', 'find_pairs', 'draw_targets', 'target_pairs', 'pair_similarity', 'company_similarity',
-           'calibrate', 'batch_loss', 'train_scorer']
+           'calibrate', 'batch_loss', 'train_scorer', 'pair_losses']
 
 # %% ../../nbs/08_graph/04_learning.ipynb #fa879e96
 from dataclasses import dataclass
@@ -149,3 +149,13 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
     keeper = CheckpointKeeper(checkpoint, settings, graph=scorer.graph, optimiser=optimiser)
     log = train_epochs(settings.epochs, one_epoch, keeper, "context graph: ")
     return scorer.eval(), log
+
+
+@torch.no_grad()
+def pair_losses(scorer: ContextScorer, crowd: Crowd, ids: Tensor, seed: int = 0) -> dict[str, float]:
+    "Mean losses `graph` and `alone` on pairs of a crowd with identities `ids` (N,), seen in training or not. As `find_pairs`."
+    pairs, generator, found = find_pairs(crowd, ids, scorer.settings.hardest), torch_generator(seed, "losses"), []
+    for some in torch.arange(len(pairs.probes)).split(scorer.settings.batch_size):
+        targets, counted = draw_targets(pairs, crowd, ids, some, scorer.settings.negatives, generator)
+        found.append(batch_loss(scorer, crowd, pairs.probes[some.to(targets.device)], targets, counted, generator))
+    return {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
