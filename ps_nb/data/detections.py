@@ -6,6 +6,7 @@
 __all__ = ['RUNS_CODE', 'detections_from_lists', 'side_array', 'listed_images', 'read_coco_results', 'read_detections']
 
 # %% ../../nbs/01_data/10_detections.ipynb #80377217
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,9 @@ def listed_images(path: Path) -> tuple[dict, set]:
     content = read_json(path)
     with expected_layout(path, "COCO-style json"):
         listed = {category["id"]: str(category["name"]) for category in content.get("categories") or []}
+        numbers = Counter(entry["id"] for entry in content["images"])
+        if twice := [number for number, times in numbers.items() if times > 1]:
+            raise UserError(f"{path}: {first_few(twice)} is the id of several images: give each image its own")
         return {entry["id"]: str(entry["file_name"]) for entry in content["images"]}, people_categories(path, listed)
 
 # %% ../../nbs/01_data/10_detections.ipynb #f9dd1cc8

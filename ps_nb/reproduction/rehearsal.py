@@ -36,7 +36,7 @@ from ..systems.recipes import Recipe
 from ..systems.runs import epoch_row, foreign_set, new_network, new_objective, search_set, training_scenes
 from ..systems.two_step import CropClusters, crop_step, random_crop_network
 from ..training.crops import CropClasses, CropMatching, CropTraining, all_crop_features, train_epoch_on_crops, training_crops
-from ..training.loop import descend, new_optimiser, prepare_accelerator, searcher_precision, train_step
+from ..training.loop import Objective, descend, new_optimiser, prepare_accelerator, searcher_precision, train_step
 from ..training.once import Wanted, collecting, peak_gpu_memory_mb
 
 # %% ../../nbs/13_reproduction/13_rehearsal.ipynb #2fed31ea
@@ -135,7 +135,7 @@ def few_steps(recipe: Recipe, data: SearchSet, steps: int, images: int) -> dict:
     found = data.gallery[:images] or some  # a set that is only trained on has no gallery
     for part, look, shown in (("describing", embed_scenes, some), ("finding", detect_scenes, found)):
         row[part] = timed(partial(look, searcher, shown, recipe.test_size), device) / len(shown)
-    again = "extract" in vars(type(objective))
+    again = type(objective).extract is not Objective.extract  # each epoch describes all people anew
     log = {"epoch": 0, **{name: float(value) for name, value in losses.items()}, **objective.log}
     weights, memory = bytes_of(searcher), bytes_of(objective)
     return row | {"log": [log | epoch_row(objective, data, None, 0, searcher)], "weights_bytes": weights,
