@@ -150,7 +150,7 @@ def train_scorer(settings: GraphSettings, attention: nn.Module, crowd: Crowd, id
     log = train_epochs(settings.epochs, one_epoch, keeper, "context graph: ")
     return scorer.eval(), log
 
-
+# %% ../../nbs/08_graph/04_learning.ipynb #4d2c9b17
 @torch.no_grad()
 def pair_losses(scorer: ContextScorer, crowd: Crowd, ids: Tensor, seed: int = 0) -> dict[str, float]:
     "Mean losses `graph` and `alone` on pairs of a crowd with identities `ids` (N,), seen in training or not. As `find_pairs`."
