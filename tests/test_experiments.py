@@ -2,6 +2,7 @@
 own. The others run in copies of a process that has imported the library. All of them share one run folder.
 """
 
+import ast
 import os
 import sys
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ps_nb.core import UserError, read_json
-from ps_nb.reproduction.many_runs import reproduce, step_through
+from ps_nb.reproduction.many_runs import TRAINS, code_cells, reproduce, step_through
 from ps_nb.reproduction.notebooks import experiment_notebooks, result_difference, result_file, settled_parameters
 from ps_nb.reproduction.results import published_artefact
 
@@ -254,6 +255,14 @@ CHECKS = {"beyond/all_systems": check_all_systems, "beyond/all_protocols": check
           "ctxg/fig4_attention": check_fig4_attention, "ctxg/fig5_context_size": check_one_search("context_size", 1, 2, 3),
           "rsiam/tab1_statistics": check_labelled_boxes, "cgps/tab1_contexts": check_tab1_contexts,
           "cgps/fig3c_hard_negatives": check_fig3c_hard_negatives, "cgps/fig3d_clusters": check_fig3d_clusters}
+
+
+def test_no_helper_of_an_experiment_trains():
+    "Nothing is executed after the last cell that names a training when missing runs are listed, so none may hide in a helper."
+    for experiment in EXPERIMENTS:
+        for source, _ in code_cells(FOLDER / f"{experiment}.ipynb"):
+            helpers = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+            assert not any(TRAINS.search(ast.unparse(helper)) for helper in helpers), experiment
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

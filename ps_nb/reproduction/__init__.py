@@ -21,13 +21,12 @@ from .many_runs import reproduce
 
 __all__ = [
     "APPROXIMATE", "COUNT", "DATASETS", "DETECTORS", "PARTS", "SOFTWARE", "TorchvisionDetector", "above_all", "all_hold",
-    "any_holds",
-    "calm", "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins", "context_scores",
-    "crop_describer", "decide", "decreasing", "detection_gflops", "differences", "epoch_rows", "false_alarms", "fill_memory",
-    "foreign_boxes", "graph_facts", "growth_exponent", "hidden_parts", "increasing", "interior_best", "listing",
-    "measured_apart", "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch", "operations_per_image",
-    "over_seeds", "painted", "parameter_count", "part_rows", "people_in", "precision_at", "published_artefact", "random_scenes",
-    "random_search", "recall_thresholds", "reported", "reproduce", "run_detector", "run_origins", "search_memory_mb",
-    "search_row", "search_scores", "seconds_per_image", "shared_company", "speeds", "sweep", "trained_joint", "undecided",
-    "verdict", "write_report", "write_result",
+    "any_holds", "calm", "check_parameters", "chosen_precision", "committed", "compare_parts", "context_origins",
+    "context_scores", "crop_describer", "decide", "decreasing", "detection_gflops", "differences", "epoch_rows",
+    "false_alarms", "fill_memory", "foreign_boxes", "graph_facts", "growth_exponent", "hidden_parts", "increasing",
+    "interior_best", "listing", "measured_apart", "milliseconds_per_image", "mining_of", "neighbourhoods_of", "noise_batch",
+    "operations_per_image", "over_seeds", "painted", "parameter_count", "part_rows", "people_in", "precision_at",
+    "published_artefact", "random_scenes", "random_search", "recall_thresholds", "reported", "reproduce", "run_detector",
+    "run_origins", "search_memory_mb", "search_row", "search_scores", "seconds_per_image", "shared_company", "speeds",
+    "sweep", "trained_joint", "undecided", "verdict", "write_report", "write_result",
 ]
