@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ONE_MORE', 'FINDERS', 'TOLERANCES', 'OPSET', 'separate_boxes', 'describe_any_number', 'find_once', 'describe_given',
-           'find_by_regions', 'find_by_two_heads', 'convolve_at_points', 'points_of_cells', 'pyramid_regions',
-           'find_by_points', 'OneImageSearcher', 'noise_image', 'write_onnx', 'export_differences', 'export_searcher']
+           'find_by_regions', 'find_by_two_heads', 'points_of_cells', 'pyramid_regions', 'find_by_points',
+           'OneImageSearcher', 'noise_image', 'write_onnx', 'export_differences', 'export_searcher']
 
 # %% ../../nbs/10_search/04_export.ipynb #9cbeb820
 import copy
@@ -27,7 +27,7 @@ from ..data.images import InputSize
 from ..data.loading import Batch, make_batch
 from ..detector.backbones import SmallMapConvolution, normalise
 from ..detector.boxes import clip, decode
-from ..detector.reppoints import PointHeads, RepPointsSearcher, region_levels
+from ..detector.reppoints import PointHeads, RepPointsSearcher, convolve_at_points, region_levels
 from ..detector.searcher import PersonSearcher, embed_regions, look_at
 from ..detector.sequential_heads import SequentialSearcher
 from .exported import EXPORT_VERSION, METADATA, ExportedModel, load_exported, run_exported
@@ -87,21 +87,6 @@ def find_by_two_heads(searcher: SequentialSearcher, images: Tensor, size: Tensor
     return boxes[kept], scores[kept], features[kept], describe_given(searcher, maps, given)
 
 # %% ../../nbs/10_search/04_export.ipynb #7c2d7cad
-def convolve_at_points(features: Tensor, points: Tensor, weight: Tensor) -> Tensor:
-    """(1, O, H, W): the 3×3 deformable convolution by `weight` (O, C, 3, 3) of a map (1, C, H, W).
-
-    Its nine taps of a cell lie at `points` (1, 18, H, W): distances from the cell in cells, y before x.
-    """
-    sides = shape_as_tensor(features)[2:]
-    rows, columns = (torch.arange(side, dtype=torch.float32) for side in sides)
-    y, x = points[0, 0::2] + rows[:, None], points[0, 1::2] + columns
-    places = torch.stack([x, y], dim=-1).flatten(0, 1)[None]  # (1, 9·H, W, 2)
-    corners = (sides.flip(0) - 1).clamp(min=1)  # of a map of one row, -1 and 1 are the same
-    seen = functional.grid_sample(features, 2 * places / corners - 1, align_corners=True)
-    seen = seen.unflatten(2, (9, -1)).flatten(3)[0]  # (C, 9, H·W)
-    return (weight.flatten(1) @ seen.flatten(0, 1)).unflatten(1, (-1, features.shape[3]))[None]
-
-
 def points_of_cells(heads: PointHeads, features: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     "Refined points (1, H·W, 9, 2) in pixels and logits (1, H·W) of one map (1, C, H, W), as `PointHeads.level`."
     shape, looks = heads.point_tower(features), heads.score_tower(features)
