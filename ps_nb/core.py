@@ -6,8 +6,8 @@
 __all__ = ['UNFINISHED', 'RENAMED', 'UserError', 'run_command', 'derived_seed', 'numpy_generator', 'torch_generator',
            'seed_everything', 'held_temporary', 'atomic_path', 'remove_unfinished', 'write_bytes', 'write_text',
            'json_text', 'write_json', 'read_json', 'fingerprint', 'file_checksum', 'present_names', 'first_names',
-           'write_checked', 'check_bytes', 'remove_checked', 'save_tensors', 'load_tensors', 'open_lock', 'locked',
-           'peak_memory_mb', 'answer_calls', 'call', 'map_in_processes', 'imported_when_asked', 'progress']
+           'write_checked', 'check_bytes', 'remove_checked', 'save_tensors', 'not_finite', 'load_tensors', 'open_lock',
+           'locked', 'peak_memory_mb', 'answer_calls', 'call', 'map_in_processes', 'imported_when_asked', 'progress']
 
 # %% ../nbs/00_ground/01_core.ipynb #5992ea79
 import contextlib
@@ -268,17 +268,28 @@ def save_tensors(path: str | Path, tensors: "dict[str, torch.Tensor]") -> None:
     write_checked(path, safetensors.torch.save({name: value.cpu().contiguous() for name, value in tensors.items()}))
 
 
+def not_finite(tensors: "dict[str, torch.Tensor]") -> str | None:
+    "The name of the first of `tensors` that contains NaN or infinity, None where all numbers are finite."
+    return next((name for name, each in tensors.items() if each.is_floating_point() and not each.isfinite().all()), None)
+
+
 def load_tensors(path: str | Path) -> "dict[str, torch.Tensor]":
-    "The tensors of a safetensors file, on the CPU. Raises `UserError` when it is missing, damaged or of another format."
+    """The tensors of a safetensors file, on the CPU.
+
+    Raises `UserError` when it is missing, damaged or of another format, or contains NaN, with which torchvision would crash.
+    """
     import safetensors.torch
 
     if not Path(path).exists():
         raise UserError(f"no such file: {path}")
     check_bytes(path)
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
     except Exception as error:
         raise UserError(f"cannot read {path} ({type(error).__name__}): delete it and train again") from None
+    if (name := not_finite(tensors)) is not None:
+        raise UserError(f"{path}: {name} contains NaN or infinity: delete it and train again, at a lower learning rate")
+    return tensors
 
 # %% ../nbs/00_ground/01_core.ipynb #bc9a2eec
 def open_lock(folder: Path) -> int:

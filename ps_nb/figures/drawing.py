@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PALETTE', 'QUERY', 'RIGHT', 'WRONG', 'UNKNOWN', 'SCENE_SIDE', 'paper_style', 'png_bytes', 'small_png', 'PaperFigure',
            'check_figure_path', 'save_figure', 'Sighting', 'sighting', 'shortened', 'show_scene', 'show_crop',
-           'ranked_people']
+           'picture_row', 'ranked_people']
 
 # %% ../../nbs/09_figures/01_drawing.ipynb #077c6156
 import contextlib
@@ -166,6 +166,17 @@ def show_crop(axis: Axes, person: Sighting, colour: str | None = None) -> None:
     axis.set_title(person.caption + mark, fontsize=7, pad=3, parse_math=False)
     for spine in axis.spines.values():
         spine.set(visible=True, edgecolor=colour or person.colour, linewidth=2.4)
+
+
+def picture_row(pictures: dict[str, np.ndarray], height: float = 1.3) -> Figure:
+    "`pictures` (H, W, 3) uint8 beside each other at one `height` in inches, each below its name."
+    widths = [height * picture.shape[1] / picture.shape[0] for picture in pictures.values()]
+    figure = PaperFigure(figsize=(sum(widths) + 0.1 * len(widths), height + 0.3), layout="constrained")
+    for axis, (name, picture) in zip(figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0], pictures.items()):
+        axis.imshow(picture)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(name, fontsize=8)
+    return figure
 
 # %% ../../nbs/09_figures/01_drawing.ipynb #33c1fa4d
 @paper_style()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core import UserError, check_bytes, derived_seed, file_checksum, fingerprint, locked, numpy_generator, progress
-from ..core import remove_checked, save_tensors
+from ..core import not_finite, remove_checked, save_tensors
 from ..data.loading import InputSize
 from ..data.scenes import Scene
 from ..detector.backbones import Backbone, fitting, normalise, weights_of
@@ -153,9 +153,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"cannot read weights {path} ({type(error).__name__}): {advice}") from None
     if not isinstance(values, dict) or not all(isinstance(each, Tensor) for each in values.values()):
         raise UserError(f"{path} is no dictionary of tensors by name: {advice}")
-    bad = [name for name, each in values.items() if each.is_floating_point() and not torch.isfinite(each).all()]
-    if bad:
-        raise UserError(f"{path}: {bad[0]} contains NaN or infinity: {advice}")
+    if (name := not_finite(values)) is not None:
+        raise UserError(f"{path}: {name} contains NaN or infinity: {advice}")
     return values
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'PATTERNS', 'muted', 'shaded', 'Fabric', 'pattern_mask', 'ellipse', 'circle', 'paint', 'shrink',
-           'composite', 'smooth_field', 'light_figure', 'Exposure', 'random_exposure', 'expose', 'clutter']
+           'composite', 'on_grey', 'smooth_field', 'light_figure', 'Exposure', 'random_exposure', 'expose', 'clutter']
 
 # %% ../../nbs/03_twin/01_painting.ipynb #aee39c37
 from dataclasses import dataclass
@@ -134,6 +134,13 @@ def composite(
     through = 255 - part[:, :, 3:].astype(np.uint16)
     region[:] = part[:, :, :3] + ((region * through + 127) // 255).astype(np.uint8)
     return rows, columns, part[:, :, 3]
+
+
+def on_grey(layer: np.ndarray, level: int = 225) -> np.ndarray:
+    "(H, W, 3) uint8: the `layer` (H, W, 4) over plain grey of `level`."
+    picture = np.full((*layer.shape[:2], 3), level, np.uint8)
+    composite(picture, layer, 0, 0)
+    return picture
 
 # %% ../../nbs/03_twin/01_painting.ipynb #f066e802
 def smooth_field(generator: np.random.Generator, height: int, width: int, cells: tuple[int, int]) -> np.ndarray:
