@@ -37,6 +37,7 @@ from ..detector.softmax_heads import softmax_searcher
 from ..devices import choose_device, place
 from .recipes import OBJECTIVES, Recipe, check_profile, idnet, recipe_from_json, recipe_identity, recipe_to_json
 from ..training.crops import CropTraining, train_on_crops
+from ..training.identities import DetectionOnly
 from ..training.loop import Objective, searcher_precision, train
 from ..training.once import collects, made_once
 from ..training.starting_weights import ObjectTraining, kept_weights, object_weights, whiten_features
@@ -198,7 +199,10 @@ def training_scenes(recipe: Recipe, data: SearchSet) -> list[Scene]:
 
 
 def new_objective(recipe: Recipe, data: SearchSet) -> Objective:
-    "The objective of `recipe` for training on `data`, its memory empty."
+    "The objective of `recipe` for training on `data`, its memory empty. `UserError` where it needs features and gets none."
+    if recipe.detector.heads == "proposals" and not isinstance(recipe.objective, DetectionOnly):
+        raise UserError(f"recipe {recipe.name}: a detector whose heads are proposals describes nobody; choose other heads, or "
+                        f"DetectionOnly as its objective")
     return OBJECTIVES[type(recipe.objective)](training_scenes(recipe, data), recipe.detector, recipe.objective)
 
 
