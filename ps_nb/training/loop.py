@@ -390,15 +390,19 @@ def train(
     def one_epoch(position):
         batches.begin_epoch(epoch := position["epoch"])
         if position["batch"] == 0:
-            objective.extract(plain, batches)
+            with computing_in(precision, accelerator.device):
+                objective.extract(plain, batches)
             objective.begin_epoch(epoch)
         train_epoch(accelerator, searcher, objective, optimiser, batches, schedule, seed, keeper, position)
         steps = position["totals"].pop("steps")
         means = {name: float(process_mean(value / steps, accelerator.device)) for name, value in position["totals"].items()}
         return means | objective.log | (after_epoch(epoch, plain) if after_epoch else {})
 
+    def begin():
+        with computing_in(precision, accelerator.device):
+            objective.begin(plain, batches)
+
     with enough_memory(FEWER.format(schedule.batch_size)):
-        log = train_epochs(schedule.epochs, one_epoch, keeper, begin=lambda: objective.begin(plain, batches),
-                           first=accelerator.is_main_process)
+        log = train_epochs(schedule.epochs, one_epoch, keeper, begin, first=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     return log
