@@ -260,7 +260,7 @@ def remove_checked(path: str | Path) -> None:
         if each.exists():  # a read-only file system refuses to delete even a file that does not exist
             each.unlink(missing_ok=True)
 
-
+# %% ../nbs/00_ground/01_core.ipynb #c168b149
 def save_tensors(path: str | Path, tensors: "dict[str, torch.Tensor]") -> None:
     "Write `tensors`, of any device and shape, to a safetensors file, by `write_checked`."
     import safetensors.torch
