@@ -403,6 +403,6 @@ def train(
             objective.begin(plain, batches)
 
     with enough_memory(FEWER.format(schedule.batch_size)):
-        log = train_epochs(schedule.epochs, one_epoch, keeper, begin, first=accelerator.is_main_process)
+        log = train_epochs(schedule.epochs, one_epoch, keeper, begin=begin, first=accelerator.is_main_process)
     accelerator.wait_for_everyone()
     return log
