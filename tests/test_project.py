@@ -279,6 +279,7 @@ def test_a_notebook_can_be_read_without_being_run(path):
         text = "".join([output.get("text", ""), *(value for kind, value in data.items() if kind.startswith("text/"))])
         assert not PATHS.findall(text), "a path of one machine"
         assert not re.search(r"Wall time|CPU times|\d(?:it/s|s/it)", text), "a timing"
+        assert "<function " not in text, "a function where words were meant"
         assert output.get("name") != "stderr", "warnings among the outputs"
         for kind, value in data.items():
             if kind.startswith("image/"):

@@ -288,6 +288,7 @@ def train_epochs(
     one_epoch: Callable[[dict], dict],  # from the position to the other columns of its epoch's row
     keeper: CheckpointKeeper,
     name: str = "",  # of what is trained, before each printed line
+    *,
     begin: Callable[[], None] = lambda: None,  # once, where nothing was saved
     first: bool = True,  # whether this process writes and prints
 ) -> list[dict]:
