@@ -23,12 +23,18 @@ from .results import published, published_artefact, repository, results_folder
 def experiment_notebooks(key: str, artefacts: list[str] | None = None) -> list[Path]:
     """The notebooks of paper `key`, in the paper's order; all that exist, or those of the named tables and figures.
 
+    A name can be cut before an underscore: `tab2` is every name that begins with `tab2_`.
+
     Raises `UserError` when the repository is not here, a name is unknown, or an experiment that was asked for has no notebook.
     """
     folder = repository() / "nbs" / "experiments" / key
-    for name in artefacts or []:
-        published_artefact(key, name)
-    names = [item["id"] for item in published(key)["artefacts"] if not artefacts or item["id"] in artefacts]
+    known = [item["id"] for item in published(key)["artefacts"]]
+
+    def meant(name):
+        return [each for each in known if each == name or each.startswith(f"{name}_")] or [published_artefact(key, name)["id"]]
+
+    asked = [each for name in artefacts or [] for each in meant(name)]
+    names = [name for name in known if not artefacts or name in asked]
     present = [folder / f"{name}.ipynb" for name in names if (folder / f"{name}.ipynb").is_file()]
     absent = [name for name in names if artefacts and folder / f"{name}.ipynb" not in present]
     if absent or not present:

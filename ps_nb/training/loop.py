@@ -252,14 +252,15 @@ class CheckpointKeeper:
 
     def __init__(self, path: Path | None, schedule: object, **parts):
         self.path, self.schedule, self.parts = path, repr(schedule), parts
-        self.saved_at = time.monotonic()
+        self.started = self.saved_at = time.monotonic()
 
     def save(self, position: dict) -> None:
-        "Write the parts and `position`."
+        "Write the parts, `position` and the seconds since the run began, without those between its processes."
         if self.path is None:
             return
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        save_checkpoint(self.path, state | {"position": position, "schedule": self.schedule})
+        seconds = time.monotonic() - self.started
+        save_checkpoint(self.path, state | {"position": position, "schedule": self.schedule, "seconds": seconds})
         self.saved_at = time.monotonic()
 
     def restore(self) -> dict | None:
@@ -275,6 +276,7 @@ class CheckpointKeeper:
                     load_optimiser(part, state[name])
                 else:
                     part.load_state_dict(state[name])
+            self.started -= state["seconds"]
             return dict(state["position"])
 
     @property

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Made', 'Contents', 'found_facts', 'Wanted', 'Collecting', 'collecting', 'collects', 'peak_gpu_memory_mb', 'held',
-           'made_once']
+           'seconds_before', 'made_once']
 
 # %% ../../nbs/07_training/03_once.ipynb #dbe84186
 import contextlib
@@ -20,7 +20,7 @@ import torch
 
 from ..core import UserError, fingerprint, json_text, locked, peak_memory_mb, read_json, remove_checked, save_tensors
 from ..core import write_json
-from .loop import locked_together
+from .loop import filling, load_checkpoint, locked_together
 
 Made = TypeVar("Made")
 Contents = dict[str, torch.Tensor] | Callable[[Path], None]  # of a file of weights, or what writes it with its checksum
@@ -107,6 +107,16 @@ def held(folder: Path, together: torch.device | None) -> Iterator[bool]:
         with locked_together(folder, together) as first:
             yield first
 
+# %% ../../nbs/07_training/03_once.ipynb #b7a9e60a
+def seconds_before(checkpoints: list[Path]) -> float:
+    "Seconds that earlier processes spent on what lies in `checkpoints`. Raises `UserError` on a file that cannot be read."
+    seconds = 0.0
+    for path in checkpoints:
+        if path.suffix == ".pt":
+            with filling(path):
+                seconds += load_checkpoint(path)["seconds"]
+    return seconds
+
 # %% ../../nbs/07_training/03_once.ipynb #19792478
 def made_once(
     weights: Path,  # the file, in the folder that is locked
@@ -122,8 +132,8 @@ def made_once(
     stand_in: Callable[[dict], Made] | None = None,  # from facts to an untrained result, for `collecting`
     known: bool = True,  # False: `identity` depends on another stand-in, so it cannot be made now
 ) -> Made:
-    """The result of `load`, after `make` where the training does not exist yet. Adds `seconds`, `peak_memory_mb`,
-    `peak_gpu_memory_mb` and `work` to the facts.
+    """The result of `load`, after `make` where the training does not exist yet. Adds `seconds` (of all processes that worked
+    on it), `peak_memory_mb`, `peak_gpu_memory_mb` and `work` to the facts.
 
     Raises `UserError` when a training must be made and the folder cannot be written to, when `facts` is no JSON, or when a
     training is collected that has no stand-in.
@@ -143,7 +153,7 @@ def made_once(
             if found_facts(weights, beside, identity) is None:
                 if first:
                     print(announcement, flush=True)
-                started = time.monotonic()
+                started = time.monotonic() - seconds_before(left_over())
                 contents, more = make()
                 if first:
                     save_tensors(weights, contents) if isinstance(contents, dict) else contents(weights)
