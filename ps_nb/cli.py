@@ -197,7 +197,7 @@ def detect_command(model: Model, root: Root, format: Format, protocol: Annotated
 @app.command("reproduce")
 def reproduce_command(
     key: Annotated[str, typer.Argument(help="The paper: e2e, ctxg, cgps, rsiam, cucps, or beyond.")],
-    artefacts: Annotated[list[str] | None, typer.Argument(help="Its tables and figures, such as tab2; all if none is named.")] = None,
+    artefacts: Annotated[list[str] | None, typer.Argument(help="Its tables and figures, such as tab2; all without them.")] = None,
     profile: Profile = "smoke",
     missing: Annotated[bool, typer.Option("--missing", help="Only those whose result file is not there yet.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="A parameter of the notebooks, as seeds=0,1,2; may be "
