@@ -1,6 +1,7 @@
 """papermill's traps: each notebook here falls into one, and `reproduce` must say so."""
 
 import shutil
+import subprocess
 import sys
 
 import nbformat
@@ -76,6 +77,25 @@ def test_an_experiment_from_parameters_to_result(clone, monkeypatch, capsys):
     assert reproduce("e2e", parameters={"seeds": "0,2", "size": 2}, missing=True, cluster="nowhere:1") == {}  # asks no cluster
     failures = reproduce("e2e", ["fig3_subsets"], profile="smal")  # what the notebook refuses in its second cell
     assert "choose one of smoke, small, medium, full, paper" in failures["fig3_subsets"]
+
+
+def test_code_that_is_not_committed_is_said_before_any_training(clone, capsys):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+
+    experiment(clone, "fig3_subsets", QUICK.format(name="fig3_subsets", size="size"))
+    (clone / ".gitignore").write_text("runs/\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    assert reproduce("e2e", profile="small") == {}
+    assert "commit" not in capsys.readouterr().out  # neither is the result that was just written a change of the code
+    (clone / "settings.ini").write_text("changed")
+    (clone / "queue.sh").touch()
+    assert reproduce("e2e", profile="small") == {}
+    assert capsys.readouterr().out.splitlines()[0].endswith("commit or remove settings.ini and 1 more")
+    assert reproduce("e2e", profile="small", missing=True) == {} and reproduce("e2e", profile="smoke") == {}
+    assert "commit" not in capsys.readouterr().out
 
 
 def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):

@@ -20,6 +20,7 @@ from ps_nb.reproduction.results import (
     above_all,
     all_hold,
     any_holds,
+    changed_files,
     check_parameters,
     code_state,
     decide,
@@ -263,7 +264,7 @@ def test_the_state_of_the_code(tmp_path, monkeypatch):
     (tmp_path / "results" / "new.json").touch()  # the result of another experiment is no change of the code
     assert len(code_state()["commit"]) == 40 and code_state()["dirty"] is False
     (tmp_path / "settings.ini").write_text("changed")
-    assert code_state()["dirty"] is True
+    assert code_state()["dirty"] is True and changed_files() == ["settings.ini"]
 
 
 # ---------------------------------------------------------------- what the papers say

@@ -34,6 +34,7 @@ from ..core import UserError, read_json, write_bytes, write_json
 from ..devices import use_available_cores
 from .notebooks import RUNNING, child_environment, executed_copy, experiment_notebooks, result_difference
 from .notebooks import result_file, run_experiment, run_logged, settled_parameters, shared_runs_folder
+from .results import changed_files
 from ..search.shards import ray_cluster
 from ..training.once import collecting
 
@@ -353,6 +354,9 @@ def reproduce(
         with tempfile.TemporaryDirectory() as folder:
             print_jobs(collect(wanted, Path(folder))[0], earlier_costs(shared_runs_folder()), jobs or 1)
         return {}
+    if profile != "smoke" and wanted and (changed := changed_files()):  # better known before hours of training
+        files = f"{changed[0]} and {len(changed) - 1} more" if len(changed) > 1 else changed[0]
+        print(f"results will be marked as made with changed code; commit or remove {files}", flush=True)
     needed = train_needed(wanted, jobs, cluster) if jobs else {}
     failures = {name.split("/")[1]: reason for name, reason in needed.items()}
     for name, reason in failures.items():

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['COUNT', 'WORDS', 'KEYS', 'checked_parameter', 'check_parameters', 'over_seeds', 'plain', 'verdict', 'undecided',
            'decide', 'increasing', 'decreasing', 'interior_best', 'above_all', 'all_hold', 'any_holds', 'joined',
-           'how_sure', 'word_of', 'repository', 'results_folder', 'published', 'published_artefact', 'code_state',
-           'provenance', 'run_origins', 'result_table', 'decided_claims', 'kept_answers', 'table_records',
-           'write_result']
+           'how_sure', 'word_of', 'repository', 'results_folder', 'published', 'published_artefact', 'git_output',
+           'changed_files', 'code_state', 'provenance', 'run_origins', 'result_table', 'decided_claims', 'kept_answers',
+           'table_records', 'write_result']
 
 # %% ../../nbs/13_reproduction/01_results.ipynb #70a8088f
 import os
@@ -240,16 +240,24 @@ def published_artefact(key: str, artefact: str) -> dict:
     return artefacts[artefact]
 
 # %% ../../nbs/13_reproduction/01_results.ipynb #1e94c659
+def git_output(*words: str) -> str | None:
+    "What `git` prints in the repository; None where git, the repository or what it is asked for is absent."
+    try:
+        return subprocess.run(["git", "-C", repository(), *words], capture_output=True, text=True, check=True).stdout
+    except (UserError, OSError, subprocess.CalledProcessError):
+        return None
+
+
+def changed_files() -> list[str]:
+    "Files of the repository that are not as committed, results left out; none where git is absent."
+    status = git_output("status", "--porcelain", "--", ".", ":(exclude)results")
+    return [line[3:] for line in (status or "").splitlines()]  # two letters of state and a blank come first
+
+
 def code_state() -> dict:
     "The `commit` of the repository and whether its code is `dirty`; both None where git or the repository is absent."
-
-    def git(*words):
-        return subprocess.run(["git", "-C", repository(), *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", ".", ":(exclude)results"))}
-    except (UserError, OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
+    commit = git_output("rev-parse", "HEAD")
+    return {"commit": commit and commit.strip(), "dirty": None if commit is None else bool(changed_files())}
 
 
 def provenance(device: torch.device | str | None = None) -> dict:
