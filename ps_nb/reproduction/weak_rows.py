@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..baselines.acf import apply_detector as detect_classic, detect_acf, detect_hog
-from ..core import UserError, locked
-from ..data.scenes import Detections, Scene, SearchSet, load_detections
+from ..core import UserError
+from ..data.scenes import Detections, Scene, SearchSet
 from ..data.training_sets import with_boxes
 from ..detector.inference import detect_scenes
 from ..evaluation.detection import evaluate_detection, match_detections
@@ -24,7 +24,7 @@ from ..evaluation.ranking import evaluate
 from ..evaluation.settings import EvaluationSettings
 from ..systems.acf import trained_acf
 from ..systems.recipes import Recipe, cgps
-from ..systems.runs import Run, runs_folder, search_set, searched, trained
+from ..systems.runs import Run, kept_detections, runs_folder, search_set, searched, trained
 from ..training.once import collects
 
 # %% ../../nbs/13_reproduction/07_weak_rows.ipynb #6b7238a1
@@ -83,10 +83,8 @@ def detect_upright(scenes: list[Scene]) -> Detections:
 def detected_boxes(folder: Path, detect: Callable, scenes: list[Scene]) -> Detections:
     "`detect(scenes)`, computed once and kept in `folder`."
     path = folder / f"boxes-{SearchSet('scenes', scenes, []).fingerprint()}.npz"
-    with locked(folder):
-        if not path.exists():
-            detect(scenes).save(path)
-    return load_detections(path, [scene.name for scene in scenes])
+    folder.mkdir(parents=True, exist_ok=True)
+    return kept_detections(path, scenes, lambda: detect(scenes))
 
 # %% ../../nbs/13_reproduction/07_weak_rows.ipynb #928beca3
 ANY_SCORE = EvaluationSettings(detection_score_threshold=0.0)

@@ -85,4 +85,4 @@ def acf_detections(run: AcfRun, data: SearchSet) -> Detections:
     "Detections of the gallery of `data`, kept beside the detector; no features (N, 0): `describe_detections` adds them."
     path = run.folder / f"detections-{data.fingerprint()}.npz"
     detect = one_in_each if "stand_in" in run.facts else partial(detect_acf, detector=run.detector)
-    return kept_detections(path, data, lambda: apply_detector(data.gallery, detect))
+    return kept_detections(path, data.gallery, lambda: apply_detector(data.gallery, detect))

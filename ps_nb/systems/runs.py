@@ -293,21 +293,21 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 # %% ../../nbs/12_systems/02_runs.ipynb #5e704520
-def kept_detections(path: Path, data: SearchSet, find: Callable[[], Detections]) -> Detections:
-    "Detections of the gallery of `data`: read from `path` where it exists, else those of `find`, kept at `path` if possible."
+def kept_detections(path: Path, scenes: list[Scene], find: Callable[[], Detections]) -> Detections:
+    "Detections in `scenes`: read from `path` where it exists, else those of `find`, kept at `path` if possible."
     if collects() or not path.exists():
         if collects() or not os.access(path.parent, os.W_OK):  # detections made while collecting are random
             return find()
         with locked(path.parent):
             if not path.exists():
                 find().save(path)
-    return load_detections(path, [scene.name for scene in data.gallery])
+    return load_detections(path, [scene.name for scene in scenes])
 
 
 def searched(run: Run, data: SearchSet, protocol: str) -> Detections:
     "The detections of the run's searcher in the gallery of `data`, with the features of the protocol's queries."
     path = run.folder / f"detections-{data.fingerprint()}-{protocol}.npz"
-    return kept_detections(path, data, lambda: find_people(run.searcher, run.recipe, data, protocol))
+    return kept_detections(path, data.gallery, lambda: find_people(run.searcher, run.recipe, data, protocol))
 
 
 def find_people(searcher: Searcher, recipe: Recipe, data: SearchSet, protocol: str) -> Detections:
