@@ -15,7 +15,6 @@ from ps_nb.figures.drawing import RIGHT, WRONG, png_bytes, save_figure, sighting
 from ps_nb.figures.plots import (
     GalleryRow,
     ScenePanel,
-    bars,
     curves,
     histograms,
     precision_recall_curves,
@@ -23,7 +22,6 @@ from ps_nb.figures.plots import (
     scene_grid,
     shares,
     staircase,
-    table_picture,
     training_curves,
     with_spread,
 )
@@ -54,8 +52,6 @@ EVERY = {
         pd.DataFrame(dict(detector="Deep", recall=[0.2, 0.5, 0.9], precision=[1, 0.8, 0.6])), ["detector"]),
     "training": lambda: training_curves([dict(epoch=e, loss=1 / (e + 1), clusters=40 - e) for e in range(4)], {"clusters": ""}),
     "histograms": lambda: histograms(shares({"a": np.arange(90.0), "b": np.arange(40.0)}, range(0, 101, 10))),
-    "bars": lambda: bars(sweep(values=[50]), ["method"], PERCENT),
-    "table": lambda: table_picture(sweep(seeds=1), ["method", "gallery_size"], PERCENT),
     "scenes": lambda: scene_grid([ScenePanel(noise(seed), [[5, 5, 20, 50]], labels=["p1"], title="s") for seed in range(4)]),
     "gallery": lambda: ranked_gallery([GalleryRow("a", person(0), [person(1, True), person(2, False)])]),
 }
@@ -74,10 +70,7 @@ def test_every_figure_is_the_same_bytes_and_small(name, tmp_path):
 def test_the_same_figure_is_drawn_from_its_csv(tmp_path):
     for number, (table, draw) in enumerate([
         (sweep(), lambda table: curves(table, "gallery_size", PERCENT, ["method"])),
-        (pd.DataFrame(dict(scene=[True, False], map=[0.3, 0.1])), lambda table: bars(table, ["scene"], {"map": "%"})),
         (shares({"a": np.arange(90.0)}, range(0, 101, 10)), histograms),
-        (pd.DataFrame(dict(method=["x", "y"], map=[0.3, np.nan], images=[1200, 7])),
-         lambda table: table_picture(table, ["method"], {"map": "%", "images": ""})),
     ]):
         table.to_csv(tmp_path / f"{number}.csv", index=False)
         assert png_bytes(draw(table), 60) == png_bytes(draw(pd.read_csv(tmp_path / f"{number}.csv")), 60)
@@ -123,19 +116,12 @@ def test_two_keys_name_one_line():
     lambda table: curves(table, "mAP", PERCENT),
     lambda table: curves(table, "gallery_size", PERCENT, by=["mAP"]),
     lambda table: curves(table, "gallery_size", PERCENT, reference="mAP"),
-    lambda table: bars(table, ["mAP"], PERCENT),
-    lambda table: table_picture(table, ["method"], {"mAP": "%"}),
     lambda table: histograms(table, x="mAP"),
 ])
 def test_a_missing_column_is_named(draw):
     with pytest.raises(UserError, match="'(mAP|people)'") as caught:
         draw(sweep().drop(columns="people"))
     assert "gallery_size" in str(caught.value)
-
-
-def test_bars_of_two_units_are_refused():
-    with pytest.raises(UserError, match="different units"):
-        bars(sweep(), ["method"], {"map": "%", "people": ""})
 
 
 @pytest.mark.parametrize("values", [[], [np.nan], [1.0, np.inf]])
@@ -172,13 +158,6 @@ def test_spread_of_one_seed_is_nothing_and_of_two_is_theirs():
     table = pd.DataFrame(dict(x=[1, 1, 2], map=[0.2, 0.4, 0.5]))
     spread = with_spread(table, ["x"], "map")
     assert np.allclose(spread, [[1, 0.3, np.std([0.2, 0.4], ddof=1)], [2, 0.5, 0]])
-
-
-def test_best_values_are_bold_in_every_tie_and_only_percentages():
-    table = pd.DataFrame(dict(method=["a", "b", "c"], map=[0.5, 0.5, 0.4], seconds=[1.0, 9.0, 2.0]))
-    cells = table_picture(table, ["method"], {"map": "%", "seconds": "s"}).axes[0].tables[0].get_celld()
-    bold = {place for place, cell in cells.items() if cell.get_text().get_weight() == "bold" and place[0] > 0}
-    assert bold == {(1, 1), (2, 1)}
 
 
 def test_frames_say_right_and_wrong():
