@@ -46,15 +46,20 @@ class UserError(Exception):
 
 # %% ../nbs/00_ground/01_core.ipynb #b56f052f
 def run_command(command: Callable[[], None]) -> None:
-    "Run a command of `ps-nb`. A `UserError` becomes one line and `SystemExit` of status 1, Ctrl-C one of status 130."
+    "Run a command of `ps-nb`. A `UserError` becomes one line and `SystemExit` of status 1, Ctrl-C or `kill` one of status 130."
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes which it started end, too
     try:
         command()
     except UserError as error:
         print(f"ps-nb: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if getattr(ended, "code", 130) != 130:  # typer makes 130 of an interruption
+            raise
         print("ps-nb: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 # %% ../nbs/00_ground/01_core.ipynb #c4ff6063
 def derived_seed(seed: int, *names: str | int) -> int:

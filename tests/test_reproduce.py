@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -27,6 +29,14 @@ path.parent.mkdir(parents=True, exist_ok=True)
 recorded = {{"profile": profile, "seeds": [int(part) for part in seeds.split(",")], "size": {size}}}
 path.write_text(json.dumps({{"parameters": recorded}}))
 """
+
+
+def eventually(true, seconds=120):
+    "Whether `true()` is so within `seconds`."
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(found)
 
 
 def notebook(path, *cells, tags=("parameters",)):
@@ -114,6 +124,17 @@ def test_failures_are_seen_and_do_not_stop_the_others(clone, capsys):
     assert "another size" in failures["fig6_training"]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 6 and "1 of 5" in lines[-1]
+
+
+def test_a_command_that_is_killed_takes_its_notebook_with_it(clone):
+    kernel = clone / "kernel"
+    experiment(clone, "fig3_subsets", f"import os, time; open({str(kernel)!r}, 'x').write(str(os.getpid())); time.sleep(600)")
+    words = "from ps_nb.start import start_command; start_command()"
+    command = subprocess.Popen([sys.executable, "-c", words, "reproduce", "e2e"], stderr=subprocess.PIPE, text=True)
+    assert eventually(lambda: kernel.exists() and kernel.read_text())
+    command.terminate()
+    assert "goes on where this one stopped" in command.communicate(timeout=60)[1] and command.returncode == 130
+    assert eventually(lambda: not Path("/proc", kernel.read_text(), "exe").exists())
 
 
 # runs in miniature, as the library makes them: one fails, and one is killed once, after its first checkpoint
