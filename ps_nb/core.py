@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -47,7 +48,8 @@ class UserError(Exception):
 # %% ../nbs/00_ground/01_core.ipynb #b56f052f
 def run_command(command: Callable[[], None]) -> None:
     "Run a command of `ps-nb`. A `UserError` becomes one line and `SystemExit` of status 1, Ctrl-C or `kill` one of status 130."
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes which it started end, too
+    if threading.current_thread() is threading.main_thread():  # no other thread may
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the processes which it started end, too
     try:
         command()
     except UserError as error:
@@ -58,8 +60,6 @@ def run_command(command: Callable[[], None]) -> None:
             raise
         print("ps-nb: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 # %% ../nbs/00_ground/01_core.ipynb #c4ff6063
 def derived_seed(seed: int, *names: str | int) -> int:
