@@ -4,24 +4,27 @@
 
 # %% auto #0
 __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile', 'Seed', 'Model', 'Graph', 'Approximate',
-           'Cluster', 'Found', 'Data', 'GallerySize', 'Images', 'Classes', 'SYSTEMS', 'read_data', 'quickstart_command',
-           'system_recipe', 'with_weights', 'check_recipe', 'train_command', 'recipe_command', 'detect_command',
-           'reproduce_command', 'report_command', 'evaluation_settings', 'read_found', 'evaluate_command',
-           'compare_command', 'check_command', 'statistics_command', 'render_command', 'convert_command',
-           'feature_fingerprint', 'index_command', 'asked_by_graph', 'draw_company', 'query_command', 'export_command',
-           'context_opinion', 'serve_command', 'main']
+           'Cluster', 'Proposals', 'BFloat16', 'Found', 'Data', 'GallerySize', 'Images', 'Classes', 'SYSTEMS',
+           'read_data', 'load_run_with', 'search_precision', 'people_finder', 'quickstart_command', 'system_recipe',
+           'with_weights', 'check_recipe', 'train_command', 'recipe_command', 'detect_command', 'reproduce_command',
+           'report_command', 'evaluation_settings', 'read_found', 'evaluate_command', 'compare_command',
+           'check_command', 'statistics_command', 'render_command', 'convert_command', 'feature_fingerprint',
+           'index_command', 'asked_by_graph', 'draw_company', 'query_command', 'export_command', 'context_opinion',
+           'serve_command', 'main']
 
 # %% ../nbs/14_command/01_cli.ipynb #491206d2
 import re
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import torch
 import typer
 
-from .core import UserError, fingerprint, json_text, run_command, write_json, write_text
+from .core import UserError, fingerprint, json_text, numpy_generator, run_command, write_json, write_text
 from .devices import use_available_cores
 from .data.checks import check_search_set, check_training, counted
 from .data.cuhk_sysu import write_cuhk_sysu
@@ -30,7 +33,7 @@ from .data.formats import FORMATS, read_search_set, write_coco
 from .data.prw import write_prw
 from .data.scenes import Detections, SearchSet, statistics_table, usual_protocol
 from .detector.backbones import Backbone
-from .detector.inference import detect_image, embed_boxes, model_fingerprint
+from .detector.inference import detect_image, device_of, embed_boxes, limit_proposals, model_fingerprint, prepare
 from .evaluation.models import compare_models, query_table
 from .evaluation.ranking import evaluation_record, score_search
 from .evaluation.settings import EvaluationSettings, PRESETS
@@ -54,6 +57,7 @@ from .systems.recipes import rsiam, seqnet, with_changes
 from .systems.runs import Run, find_people, learns_identities, load_run, new_network, new_objective, runs_folder
 from .systems.runs import search_set, trained
 from .training.crops import CropTraining
+from .training.loop import computing_in, working_precision
 from .training.starting_weights import keep_weights, kept_weights
 from .twin.render import TWINS, render_twin
 
@@ -78,6 +82,9 @@ Approximate = Annotated[bool, typer.Option("--approximate", help="Compare the mo
                                                                  "search index --approximate made.")]
 Cluster = Annotated[str | None, typer.Option(help="Compare on a Ray cluster whose machines all have the index at this path: its "
                                                   "address, auto, or local.")]
+Proposals = Annotated[int | None, typer.Option(help="Look at so many proposals of an image, not at as many as the recipe says: "
+                                                    "with fewer it is faster, and misses more people.")]
+BFloat16 = Annotated[bool, typer.Option("--bfloat16", help="Compute in bfloat16 where the processor has instructions for it.")]
 Found = Annotated[Path, typer.Argument(help="Detections: .npz, or COCO results .json with .features.npy beside it.")]
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 GallerySize = Annotated[int | None, typer.Option(help="Only the first so many scenes of each gallery.")]
@@ -97,6 +104,38 @@ def read_data(root: Path, format: str, classes: str) -> SearchSet:
     if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", classes):
         raise UserError(f"--classes {classes!r} are no numbers: give them as 1,2,7")
     return read_search_set(root, format, classes=tuple(int(each) for each in classes.split(",")))
+
+# %% ../nbs/14_command/01_cli.ipynb #a25d7da3
+def load_run_with(model: Path, device: str, proposals: int | None) -> Run:
+    "`load_run` with a searcher that looks at so many `proposals`, None: at as many as its recipe says."
+    run = load_run(model, device)
+    if proposals is not None:
+        limit_proposals(run.searcher, proposals)
+    return run
+
+
+def search_precision(run: Run, bfloat16: bool) -> str:
+    "What to compute in: `bf16` where it is wanted and gives right numbers on this machine, else `no`, which one line says."
+    if not bfloat16:
+        return "no"
+    size, device = run.recipe.test_size, device_of(run.searcher)
+    noise = numpy_generator(0, "precision").integers(0, 256, (size.shorter, size.longer, 3), np.uint8)
+    batch = prepare(noise, [[0, 0, size.longer, size.shorter]], size)[0].to(device)
+    precision = working_precision(run.searcher, device, "auto", lambda: torch.cat(run.searcher.embed(batch)))
+    if precision == "no":
+        print("--bfloat16 does nothing on this machine: float32 is used")
+    return precision
+
+
+def people_finder(run: Run, bfloat16: bool = False) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    "`detect_image` with the run's searcher, in `search_precision`, as a function of the image alone."
+    precision, device = search_precision(run, bfloat16), device_of(run.searcher)
+
+    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        with computing_in(precision, device):
+            return detect_image(run.searcher, image, run.recipe.test_size)
+
+    return find
 
 # %% ../nbs/14_command/01_cli.ipynb #77d8852e
 @app.command("quickstart")
@@ -186,10 +225,11 @@ def recipe_command(system: Annotated[str, typer.Argument(help=f"Which one: {', '
 @app.command("detect")
 def detect_command(model: Model, root: Root, format: Format, protocol: Annotated[str, typer.Option(help="Whose queries.")],
                    out: Annotated[Path, typer.Option(help="The .npz to write.")], device: Device = "auto",
-                   classes: Classes = "") -> None:
+                   proposals: Proposals = None, bfloat16: BFloat16 = False, classes: Classes = "") -> None:
     """Detect and describe all people of a data set's gallery and a protocol's queries, as one .npz for evaluate."""
-    run = load_run(model, device)
-    found = find_people(run.searcher, run.recipe, read_data(root, format, classes), protocol)
+    run = load_run_with(model, device, proposals)
+    with computing_in(search_precision(run, bfloat16), device_of(run.searcher)):
+        found = find_people(run.searcher, run.recipe, read_data(root, format, classes), protocol)
     found.save(out)
     print(f"{len(found)} people in {len(found.names)} images: {out.with_suffix('.npz')}")
 
@@ -359,6 +399,7 @@ def feature_fingerprint(run: Run) -> str:
     return fingerprint([model_fingerprint(run.searcher), run.recipe.test_size.shorter, run.recipe.test_size.longer])
 
 
+
 @search_app.command("index")
 def index_command(model: Model, images: Annotated[list[Path], typer.Argument(help="Images, videos or folders of them.")],
                   out: Annotated[Path, typer.Option(help="Folder of the index; an existing one is extended.")],
@@ -366,14 +407,13 @@ def index_command(model: Model, images: Annotated[list[Path], typer.Argument(hel
                   strict: Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")] = False,
                   approximate: Annotated[bool, typer.Option("--approximate", help="Make faiss's approximate index too, for "
                                                             "many millions of people; again when many were added.")] = False,
-                  device: Device = "auto") -> None:
+                  proposals: Proposals = None, bfloat16: BFloat16 = False, device: Device = "auto") -> None:
     """Detect and describe all people in images or videos, once; unreadable files are skipped and listed. After an interruption
     it continues where it stopped."""
     if approximate:
         faiss_library()  # raises where it is missing, before hours of work
-    run = load_run(model, device)
-    index = index_images(images, lambda image: detect_image(run.searcher, image, run.recipe.test_size),
-                         feature_fingerprint(run), out, stride, strict)
+    run = load_run_with(model, device, proposals)
+    index = index_images(images, people_finder(run, bfloat16), feature_fingerprint(run), out, stride, strict)
     print_skipped(index.skipped)
     if approximate:
         write_approximate(out)
@@ -434,9 +474,10 @@ def query_command(model: Model, index: Annotated[Path, typer.Argument(help="Fold
 
 # %% ../nbs/14_command/01_cli.ipynb #e7a8f768
 @app.command("export")
-def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .onnx file to write.")]) -> None:
+def export_command(model: Model, out: Annotated[Path, typer.Argument(help="The .onnx file to write.")],
+                   proposals: Proposals = None) -> None:
     """Write a run's searcher as one ONNX file: detection and features of an image of any size, and features of given boxes."""
-    run = load_run(model, "cpu")
+    run = load_run_with(model, "cpu", proposals)
     differences = export_searcher(run.searcher, run.recipe.test_size, feature_fingerprint(run), out)
     print("largest differences from PyTorch:", ", ".join(f"{name} {value:.1g}" for name, value in differences.items()))
     print(out)
@@ -456,14 +497,13 @@ def serve_command(
     port: Annotated[int, typer.Option(help="Port to serve.", min=1, max=65535)] = 7860,
     password: Annotated[str, typer.Option(envvar="PS_NB_PASSWORD", help="Of the user ps-nb; where other machines reach the page "
                                           "and none is given, one is drawn and printed.")] = "",
-    device: Device = "auto",
+    proposals: Proposals = None, bfloat16: BFloat16 = False, device: Device = "auto",
 ) -> None:
     """Open a page for searches in a browser: upload a photograph, click a person, see the most similar people."""
-    run = load_run(model, device)
+    run = load_run_with(model, device, proposals)
     graphs = sorted(run.folder.glob("graph-*.json"), key=lambda path: path.stat().st_mtime)
-    size = run.recipe.test_size
-    desk = SearchDesk(index, feature_fingerprint(run), lambda image: detect_image(run.searcher, image, size),
-                      lambda image, boxes: embed_boxes(run.searcher, image, boxes, size),
+    desk = SearchDesk(index, feature_fingerprint(run), people_finder(run, bfloat16),
+                      lambda image, boxes: embed_boxes(run.searcher, image, boxes, run.recipe.test_size),
                       context_opinion(run, graphs[-1]) if graphs else None)
     if not is_local(host) and not password:
         password = secrets.token_urlsafe(12)

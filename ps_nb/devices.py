@@ -173,7 +173,7 @@ def gpu_has_bfloat16() -> bool:
     "Whether the GPU in use has instructions for bfloat16. Where it has none, one line says so, once. Needs a GPU."
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return True
-    print(f"{torch.cuda.get_device_name()} has no bfloat16: training in float32, slower")
+    print(f"{torch.cuda.get_device_name()} has no bfloat16: float32 is used, slower")
     return False
 
 # %% ../nbs/00_ground/02_devices.ipynb #31a460fb

@@ -128,7 +128,7 @@ def working_precision(network: nn.Module, device: torch.device, precision: str, 
     network.train(training)
     if (rounded.float() - plain.float()).norm() <= 0.5 * plain.float().norm():
         return chosen
-    print("bfloat16 gives wrong numbers for this network on this CPU: training in float32, at half the speed")
+    print("bfloat16 gives wrong numbers for this network on this CPU: float32 is used, at half the speed")
     return "no"
 
 
