@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'data_app', 'search_app', 'Root', 'Format', 'Device', 'Profile', 'Seed', 'Model', 'Graph', 'Approximate',
            'Cluster', 'Proposals', 'BFloat16', 'Found', 'Data', 'GallerySize', 'Images', 'Classes', 'SYSTEMS',
-           'read_data', 'load_run_with', 'search_precision', 'people_finder', 'quickstart_command', 'system_recipe',
+           'read_data', 'load_run_with', 'computing_precision', 'people_finder', 'quickstart_command', 'system_recipe',
            'with_weights', 'check_recipe', 'train_command', 'recipe_command', 'detect_command', 'reproduce_command',
            'report_command', 'evaluation_settings', 'read_found', 'evaluate_command', 'compare_command',
            'check_command', 'statistics_command', 'render_command', 'convert_command', 'feature_fingerprint',
@@ -114,7 +114,7 @@ def load_run_with(model: Path, device: str, proposals: int | None) -> Run:
     return run
 
 
-def search_precision(run: Run, bfloat16: bool) -> str:
+def computing_precision(run: Run, bfloat16: bool) -> str:
     "What to compute in: `bf16` where it is wanted and gives right numbers on this machine, else `no`, which one line says."
     if not bfloat16:
         return "no"
@@ -128,8 +128,8 @@ def search_precision(run: Run, bfloat16: bool) -> str:
 
 
 def people_finder(run: Run, bfloat16: bool = False) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    "`detect_image` with the run's searcher, in `search_precision`, as a function of the image alone."
-    precision, device = search_precision(run, bfloat16), device_of(run.searcher)
+    "`detect_image` with the run's searcher, in `computing_precision`, as a function of the image alone."
+    precision, device = computing_precision(run, bfloat16), device_of(run.searcher)
 
     def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with computing_in(precision, device):
@@ -228,7 +228,7 @@ def detect_command(model: Model, root: Root, format: Format, protocol: Annotated
                    proposals: Proposals = None, bfloat16: BFloat16 = False, classes: Classes = "") -> None:
     """Detect and describe all people of a data set's gallery and a protocol's queries, as one .npz for evaluate."""
     run = load_run_with(model, device, proposals)
-    with computing_in(search_precision(run, bfloat16), device_of(run.searcher)):
+    with computing_in(computing_precision(run, bfloat16), device_of(run.searcher)):
         found = find_people(run.searcher, run.recipe, read_data(root, format, classes), protocol)
     found.save(out)
     print(f"{len(found)} people in {len(found.names)} images: {out.with_suffix('.npz')}")
@@ -397,7 +397,6 @@ def convert_command(root: Root, format: Format, to: Annotated[str, typer.Option(
 def feature_fingerprint(run: Run) -> str:
     "A fingerprint of the run's weights and of the input size of images."
     return fingerprint([model_fingerprint(run.searcher), run.recipe.test_size.shorter, run.recipe.test_size.longer])
-
 
 
 @search_app.command("index")

@@ -23,8 +23,10 @@ from ps_nb import cli
 from ps_nb.cli import SYSTEMS, app, main
 from ps_nb.core import UserError, file_checksum, fingerprint, json_text, read_json, write_json
 from ps_nb.data.cuhk_sysu import read_cuhk_sysu
+from ps_nb.data.scenes import load_detections
 from ps_nb.detector.backbones import Backbone, weights_of
 from ps_nb.evaluation.settings import PRESETS
+from ps_nb.search.photographs import read_upright
 from ps_nb.start import exported_app
 from ps_nb.systems.recipes import ctxg, joint, oim, recipe_from_json, recipe_to_json
 from ps_nb.systems.runs import run_identity, starting_backbone
@@ -56,7 +58,7 @@ def ps_nb(work, monkeypatch, capsys):
     return lambda *arguments: call(monkeypatch, capsys, *arguments)
 
 
-def test_from_training_to_a_search(ps_nb, work):
+def test_from_training_to_a_search(ps_nb, work, monkeypatch):
     status, printed, _ = ps_nb("recipe", "oim", "--profile", "smoke")
     (work / "mine.json").write_text(printed)
     status, out, _ = ps_nb("train", "twin", "--format", "cuhk-sysu", "--profile", "smoke", "--device", "cpu", "--recipe",
@@ -68,6 +70,15 @@ def test_from_training_to_a_search(ps_nb, work):
     assert Path(run).name == f"oim-{fingerprint(identity)}" and len(read_json(Path(run) / "run.json")["log"]) == 1
     status, out, _ = ps_nb("detect", run, "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out", "found.npz")
     assert status == 0 and (work / "found.npz").exists()
+    faster = ("--proposals", 2, "--bfloat16", "--device", "cpu")
+    assert ps_nb("detect", run, "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out", "few.npz", *faster)[0] == 0
+    names = [scene.name for scene in read_cuhk_sysu(work / "twin").gallery]
+    few, usual = (np.diff(load_detections(work / f"{name}.npz", names).offsets) for name in ("few", "found"))
+    assert 0 < few.sum() < usual.sum() and few.max() <= 2
+    desks = []
+    monkeypatch.setattr(cli, "serve_page", lambda desk, *_: desks.append(desk))
+    assert ps_nb("serve", run, "index", *faster)[0] == 0
+    assert len(desks[0].detect(read_upright(next((work / "twin" / "Image" / "SSM").iterdir())))[1]) <= 2
     status, out, _ = ps_nb("evaluate", "found.npz", "--data", "twin", "--format", "cuhk-sysu", "--protocol", "TestG5", "--out",
                            "metrics.json", "--score-weighted")
     metrics = json.loads((work / "metrics.json").read_text())
